@@ -1,0 +1,238 @@
+"""Data sets that fit in memory: tensors, gathered by index, a whole batch at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor, nn
+
+
+class Samples(NamedTuple):
+    """`x` is (N, *sample_shape), of any dtype; `y` is (N,) int64 classes or (N, num_outputs) float32 targets."""
+
+    x: Tensor
+    y: Tensor
+
+    def at(self, index: Tensor | slice) -> "Samples":
+        return Samples(self.x[index], self.y[index])
+
+    def to(self, device: torch.device) -> "Samples":
+        return Samples(self.x.to(device), self.y.to(device))
+
+
+class Normalize(nn.Module):
+    """x * scale + shift in float32, for x of any dtype; scale and shift are numbers or one per feature."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.float())
+        self.register_buffer("shift", shift.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In place on a copy: three times as fast, on large batches, as an expression that allocates each result.
+        return x.to(torch.float32, copy=True).mul_(self.scale).add_(self.shift)
+
+
+class Batches:
+    """One pass over samples in memory, batch by batch: what Lightning is given as a data loader.
+
+    A shuffled order is a function of (seed, epoch) alone, whatever ran before and on however many processes: each
+    process takes its share of every global batch. The last batch may be smaller; no sample is dropped or repeated.
+
+    Args:
+        samples: on the device where batches are wanted.
+        batch_size: of the global batch, all processes together.
+        seed: of the order; None keeps the samples in theirs.
+        transform: applied to each batch of x after it was gathered.
+        rank, world_size: which process this is, of how many.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        batch_size: int,
+        seed: int | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.samples, self.batch_size, self.seed, self.transform = samples, batch_size, seed, transform
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> "Batches":
+        return self  # Lightning calls loader.sampler.set_epoch before each epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return ceil(len(self.samples.y) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Samples]:
+        num_samples = len(self.samples.y)
+        order = None
+        if self.seed is not None:
+            epoch_seed = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
+            order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(epoch_seed))
+            order = order.to(self.samples.x.device)
+        for start in range(0, num_samples, self.batch_size):
+            size = min(self.batch_size, num_samples - start)
+            share = slice(
+                start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size
+            )
+            batch = self.samples.at(share if order is None else order[share])
+            yield batch if self.transform is None else Samples(self.transform(batch.x), batch.y)
+
+
+class InMemoryData(LightningDataModule, ABC):
+    """A data set as tensors in memory, on the training device where it fits there.
+
+    A subclass says `sample_shape` and `num_outputs`, which the model is built with before any data are read, and
+    defines `load`. After `setup`, `train`, `val` (None if there is none) and `test` hold the raw samples, and
+    `transform` turns raw x into the model's input.
+
+    Args:
+        batch_size: of the global batch, all devices together.
+        eval_batch_size: the same in validation and test, where it changes speed alone.
+        val_size: part of the training samples held out for validation: a fraction, a count, or 0 for none.
+        split_seed: of the splits, apart from `seed` so that runs that differ in their seed share their samples.
+        seed: of the order in which training samples are drawn.
+        shuffle: draw them in a new order each epoch.
+        normalize: None, `[mean, std]` of x once it is scaled to [0, 1], or `fit` for the mean and std of each
+            feature over the training part.
+        augment: applied to each training batch, (B, *sample_shape) on its device, after normalisation.
+
+    Raises:
+        ValueError: an argument out of its range; from `setup`, one that does not suit the data.
+    """
+
+    sample_shape: tuple[int, ...]
+    num_outputs: int
+    max_value: float = 1.0
+    """The largest x that `load` gives; x is divided by it."""
+    stratify: bool = True
+    """Whether splits keep the share of each class."""
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        eval_batch_size: int = 1000,
+        val_size: float = 0.1,
+        split_seed: int = 0,
+        seed: int = 0,
+        shuffle: bool = True,
+        normalize: Sequence[float] | str | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {size}")
+        if val_size < 0 or (val_size >= 1 and val_size != int(val_size)):
+            raise ValueError(f"val_size must be a fraction below 1, a count, or 0 for none, got {val_size}")
+        if isinstance(normalize, str):
+            if normalize != "fit":
+                raise ValueError(f"normalize must be null, fit or [mean, std], got {normalize!r}")
+        elif normalize is not None and (len(normalize) != 2 or normalize[1] <= 0):
+            raise ValueError(f"normalize must be [mean, std] with std above 0, got {list(normalize)}")
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_size, self.split_seed = val_size, split_seed
+        self.seed, self.shuffle = seed, shuffle
+        self.normalize, self.augment = normalize, augment
+        self.train: Samples | None = None
+        self.val: Samples | None = None
+        self.test: Samples | None = None
+
+    @property
+    def num_classes(self) -> int:
+        return self.num_outputs
+
+    @abstractmethod
+    def load(self) -> tuple[Samples, Samples]:
+        """Read the training samples (validation part included) and the test samples."""
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is not None:
+            return
+        train, self.test = self.load()
+        num_val = _count("val_size", self.val_size, len(train.y))
+        if num_val:
+            train, self.val = split(train, num_val, self.split_seed, self.stratify)
+        if self.batch_size > len(train.y):
+            raise ValueError(f"batch_size={self.batch_size} is larger than the training set ({len(train.y):,} samples)")
+        self.train = train
+        self.transform = self._fit_transform(train.x)
+
+    def _fit_transform(self, x: Tensor) -> Normalize:
+        if self.normalize == "fit":
+            mean, std = x.double().mean(0), x.double().std(0, correction=0)
+            std[std == 0] = 1  # a feature that never varies has nothing to scale
+        else:
+            mean, std = self.max_value * torch.tensor(self.normalize or (0.0, 1.0), dtype=torch.double)
+        return Normalize(1 / std, -mean / std)
+
+    def train_dataloader(self) -> Batches:
+        assert self.train is not None, "setup() comes first"
+        return self._batches(self.train, self.batch_size, self.seed if self.shuffle else None, self.augment)
+
+    def val_dataloader(self) -> Batches | list[Any]:
+        return [] if self.val is None else self._batches(self.val, self.eval_batch_size)
+
+    def test_dataloader(self) -> Batches:
+        assert self.test is not None, "setup() comes first"
+        return self._batches(self.test, self.eval_batch_size)
+
+    def _batches(
+        self,
+        samples: Samples,
+        batch_size: int,
+        seed: int | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> Batches:
+        device, rank, world_size = torch.device("cpu"), 0, 1
+        if self.trainer is not None:
+            device, rank, world_size = self.trainer.strategy.root_device, self.trainer.global_rank, self.trainer.world_size
+        if _fits(samples, device):
+            samples = samples.to(device)
+        transform = self.transform.to(samples.x.device)
+        whole = transform if augment is None else lambda x: augment(transform(x))
+        return Batches(samples, batch_size, seed, whole, rank, world_size)
+
+    def transfer_batch_to_device(self, batch: Samples, device: torch.device, dataloader_idx: int) -> Samples:
+        return batch if batch.x.device == device else batch.to(device)
+
+
+def split(samples: Samples, num_held_out: int, seed: int, stratify: bool) -> tuple[Samples, Samples]:
+    """Hold out `num_held_out` samples at random, with the share of each class kept if `stratify`."""
+    from sklearn.model_selection import train_test_split  # a second's import, not needed without a split
+
+    index = np.arange(len(samples.y))
+    kept, held_out = train_test_split(
+        index, test_size=num_held_out, random_state=seed, stratify=samples.y.numpy() if stratify else None
+    )
+    return samples.at(torch.from_numpy(np.sort(kept))), samples.at(torch.from_numpy(np.sort(held_out)))
+
+
+def _count(name: str, size: float, num_samples: int) -> int:
+    """A fraction or a count of samples, as a count."""
+    count = round(size * num_samples) if size < 1 else int(size)
+    if count >= num_samples:
+        raise ValueError(f"{name}={size} leaves nothing of the {num_samples:,} training samples to train on")
+    return count
+
+
+def _fits(samples: Samples, device: torch.device) -> bool:
+    """Whether the device has room for the samples and, besides, as much again for training."""
+    if device.type != "cuda":
+        return device.type == "cpu"
+    free, _ = torch.cuda.mem_get_info(device)
+    return 2 * (samples.x.nbytes + samples.y.nbytes) < free

@@ -1,0 +1,112 @@
+"""MNIST and Fashion-MNIST, from files that are there or downloaded by torchvision."""
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from litmlp.data.in_memory import InMemoryData, Samples
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+class MNIST(InMemoryData):
+    """60,000 training and 10,000 test images of handwritten digits, 28 by 28 (LeCun et al., 1998).
+
+    Args:
+        root: folder that holds the four files plain or gzipped, or torchvision's layout `<name>/raw/`; where neither
+            is there, torchvision downloads into that layout.
+        **options: see `InMemoryData`.
+
+    Raises:
+        FileNotFoundError: by `prepare_data`, when the files are neither there nor to be had.
+        ValueError: by `setup`, when one is not what its name says or is truncated.
+    """
+
+    sample_shape = (1, 28, 28)
+    num_outputs = 10
+    max_value = 255.0
+    name = "MNIST"
+    system_folder: str | None = None
+    """Where a Linux distribution's package puts the files."""
+
+    def __init__(self, root: str = "data", **options: Any) -> None:
+        super().__init__(**options)
+        self.root = Path(root).expanduser()
+
+    def prepare_data(self) -> None:
+        if self._find() is None:
+            self._download()
+
+    def load(self) -> tuple[Samples, Samples]:
+        folder = self._find()
+        if folder is None:
+            raise FileNotFoundError(f"{self.root} no longer holds the files of {self.name}")
+        train_x, train_y, test_x, test_y = (read_idx(_file(folder, name)) for name in FILES)
+        for part, x, y in (("train", train_x, train_y), ("t10k", test_x, test_y)):
+            if x.shape[1:] != self.sample_shape[1:] or y.ndim != 1 or len(x) != len(y):
+                raise ValueError(f"{folder}: {part} files hold {tuple(x.shape)} images and {tuple(y.shape)} labels")
+            if len(y) and int(y.max()) >= self.num_outputs:
+                raise ValueError(f"{folder}: {part} labels go up to {int(y.max())}, there are {self.num_outputs} classes")
+        return (
+            Samples(train_x.unsqueeze(1), train_y.long()),
+            Samples(test_x.unsqueeze(1), test_y.long()),
+        )
+
+    def _find(self) -> Path | None:
+        """The folder that holds all four files."""
+        folders = [self.root, self.root / self.name / "raw"]
+        if self.system_folder is not None:
+            folders.append(Path(self.system_folder))
+        return next((folder for folder in folders if all(_file(folder, name) for name in FILES)), None)
+
+    def _download(self) -> None:
+        from torchvision import datasets
+
+        try:
+            getattr(datasets, self.name)(self.root, download=True)  # checks each file's MD5
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"{self.root} holds no {self.name}, and the download failed ({error})\n"
+                f"put {', '.join(FILES)} (plain or .gz) into {(self.root / self.name / 'raw').absolute()}"
+            ) from error
+
+
+class FashionMNIST(MNIST):
+    """MNIST's drop-in: 28 by 28 images of ten kinds of clothing (Xiao, Rasul and Vollgraf, 2017).
+
+    Also found where Debian's package `dataset-fashion-mnist` puts it.
+    """
+
+    name = "FashionMNIST"
+    system_folder = "/usr/share/datasets/fashion-mnist"
+
+
+def read_idx(path: Path | None) -> Tensor:
+    """An IDX file of unsigned bytes, plain or gzipped, as a uint8 tensor of the shape that its header gives."""
+    assert path is not None
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+        raise ValueError(f"{path} is not an IDX file of unsigned bytes")
+    num_dims = content[3]
+    shape = tuple(int(size) for size in np.frombuffer(content, ">i4", num_dims, offset=4))
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * num_dims)
+    if len(values) != math.prod(shape):
+        raise ValueError(f"{path} is truncated: {len(values):,} of {math.prod(shape):,} values; delete it, it will be fetched again")
+    return torch.from_numpy(values.reshape(shape).copy())
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)

@@ -1,0 +1,116 @@
+"""Supervised learning: classification or regression, by the loss and the metrics it is given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from litmlp.data.in_memory import Samples
+from litmlp.optim import Schedule, parameter_groups
+
+
+class SupervisedTask(LightningModule):
+    """Trains a model on batches (x, y).
+
+    Logs `train_loss` (mean over the epoch's samples) and `train_loss_step` (every `log_every_n_steps` batches);
+    `val_loss`, `test_loss`, and for each of `metrics` `val_<name>` and `test_<name>`, exact over the whole set.
+
+    Args:
+        model: maps x, (B, *sample_shape), to logits or estimates, (B, num_outputs).
+        loss: of the model's output and y; its mean over the batch.
+        metrics: name -> metric, updated with the model's output as `preds` and y as `target`.
+        optimizer: called with the parameter groups.
+        scheduler: called with the optimizer and the length of the run.
+        decay, param_groups: see `optim.parameter_groups`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        metrics: Mapping[str, Metric],
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        scheduler: Schedule,
+        decay: Literal["weights", "all"] = "weights",
+        param_groups: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.decay, self.param_groups = decay, param_groups
+        self.train_loss = MeanMetric()
+        scores = MetricCollection({"loss": MeanMetric(), **metrics})
+        self.val_scores = scores.clone(prefix="val_")
+        self.test_scores = scores.clone(prefix="test_")
+        self._losses: list[Tensor] = []  # of the batches since train_loss was updated, one update per batch costs more
+        self._sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
+        x, y = batch
+        loss = self.loss(self.model(x), y)
+        self._losses.append(loss.detach())
+        self._sizes.append(len(y))
+        if self.scheduler.reads_each_step:
+            self.log("train_loss", loss, on_step=True, on_epoch=False, logger=False, sync_dist=True)
+        if batch_idx % self.trainer.log_every_n_steps == 0:
+            self._update_train_loss()
+            for logger in self.loggers:
+                logger.log_metrics({"train_loss_step": loss.item()}, step=self.global_step)
+        return loss
+
+    def _update_train_loss(self) -> None:
+        self.train_loss.update(torch.stack(self._losses), torch.tensor(self._sizes, device=self.device))
+        self._losses.clear()
+        self._sizes.clear()
+
+    def on_train_epoch_end(self) -> None:
+        if self._losses:
+            self._update_train_loss()
+        self.log("train_loss", self.train_loss.compute())
+        self.train_loss.reset()
+        # Lightning steps a plateau per epoch after the callbacks that follow, which save checkpoints: what is resumed
+        # would then lack the step. So it is stepped here.
+        for config in self.trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau and config.interval == "epoch":
+                if (self.current_epoch + 1) % config.frequency == 0:
+                    config.scheduler.step(self.trainer.callback_metrics[config.monitor])
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
+        if metric is None or self.scheduler.interval == "step":
+            super().lr_scheduler_step(scheduler, metric)
+
+    def validation_step(self, batch: Samples, batch_idx: int) -> None:
+        self._score(self.val_scores, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.val_scores.compute())
+        self.val_scores.reset()
+
+    def test_step(self, batch: Samples, batch_idx: int) -> None:
+        self._score(self.test_scores, batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.test_scores.compute())
+        self.test_scores.reset()
+
+    def _score(self, scores: MetricCollection, batch: Samples) -> None:
+        x, y = batch
+        output = self.model(x)
+        # each metric takes from these what its update() names
+        scores.update(preds=output, target=y, value=self.loss(output, y), weight=len(y))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(parameter_groups(self.model, self.decay, self.param_groups))
+        num_steps = self.trainer.estimated_stepping_batches
+        steps_per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer, num_steps, steps_per_epoch)}
