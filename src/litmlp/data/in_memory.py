@@ -68,8 +68,8 @@ class Batches:
         self.epoch = 0
 
     @property
-    def sampler(self) -> "Batches":
-        return self  # Lightning calls loader.sampler.set_epoch before each epoch
+    def batch_sampler(self) -> "Batches":
+        return self  # Lightning calls loader.batch_sampler.set_epoch before each epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

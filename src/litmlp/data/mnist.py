@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,16 @@ class MNIST(InMemoryData):
     def _download(self) -> None:
         from torchvision import datasets
 
+        folder = self.root / self.name / "raw"
         try:
             getattr(datasets, self.name)(self.root, download=True)  # checks each file's MD5
         except (OSError, RuntimeError) as error:
+            if folder.is_dir() and not any(folder.iterdir()):
+                os.removedirs(folder)
+            reason = str(error).splitlines()[0].rstrip(": ")
             raise FileNotFoundError(
-                f"{self.root} holds no {self.name}, and the download failed ({error})\n"
-                f"put {', '.join(FILES)} (plain or .gz) into {(self.root / self.name / 'raw').absolute()}"
+                f"root={self.root} does not hold {self.name}, nor can it be downloaded ({reason})\n"
+                f"put {', '.join(FILES)} (plain or .gz) into {folder.absolute()}"
             ) from error
 
 

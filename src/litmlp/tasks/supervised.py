@@ -47,10 +47,18 @@ class SupervisedTask(LightningModule):
         self.decay, self.param_groups = decay, param_groups
         self.train_loss = MeanMetric()
         scores = MetricCollection({"loss": MeanMetric(), **metrics})
+        self._score_names = list(scores.keys(keep_base=True))
         self.val_scores = scores.clone(prefix="val_")
         self.test_scores = scores.clone(prefix="test_")
+        optimizer(parameter_groups(model, decay, param_groups))  # only to fail here if it must
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated, one update per batch costs more
         self._sizes: list[int] = []
+
+    def metric_keys(self, stage: Literal["train", "val", "test"]) -> list[str]:
+        """Keys of what is logged at the end of an epoch of that stage: what can be monitored or reported."""
+        if stage == "train":
+            return ["train_loss"]
+        return [f"{stage}_{name}" for name in self._score_names]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)

@@ -1,0 +1,48 @@
+"""How large the weights are, to see weight decay and max-norm at work."""
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import nn
+
+
+class WeightNorm(Callback):
+    """Logs the L2 norm of each layer's weights as `norm/<layer>` and of all together as `norm/all`.
+
+    Weights are trainable parameters of two dimensions or more; biases and normalisation parameters are left out.
+
+    Args:
+        every_n_steps: log every that many optimizer steps; None for the end of each epoch alone.
+    """
+
+    def __init__(self, every_n_steps: int | None = None) -> None:
+        if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
+            raise ValueError(f"every_n_steps must be null or a whole number of at least 1, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            self._log(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log(trainer, pl_module)
+
+    def _log(self, trainer: Trainer, task: LightningModule) -> None:
+        norms = weight_norms(task.model if isinstance(task.model, nn.Module) else task)
+        trainer.callback_metrics.update({name: torch.tensor(norm) for name, norm in norms.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics(norms, step=trainer.global_step - 1)
+
+
+@torch.no_grad()
+def weight_norms(model: nn.Module) -> dict[str, float]:
+    """L2 norms by tag, computed where the weights are and brought over in one transfer."""
+    weights = {
+        name.removesuffix(".weight"): parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim >= 2
+    }
+    if not weights:
+        return {}
+    norms = torch.stack([weight.norm() for weight in weights.values()])
+    tags = [f"norm/{name}" for name in weights]
+    return dict(zip([*tags, "norm/all"], torch.cat([norms, norms.norm()[None]]).tolist(), strict=True))

@@ -1,0 +1,159 @@
+"""What can be known of a command line without torch: groups, choices, keys, and the kind of each value."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from hydra import compose
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from litmlp.runs.errors import InputError, as_typed, nearest
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One override with one value: a sweep's override becomes several."""
+
+    key: str  # with its prefix (+, ++, ~), as Hydra spells it
+    text: str | None  # of the value, as typed; None for a deletion without value
+    value: Any
+
+    def __str__(self) -> str:
+        return self.key if self.text is None else f"{self.key}={self.text}"
+
+
+def check_overrides(config_name: str, overrides: list[str]) -> tuple[list[list[str]], bool]:
+    """Check a command line against conf/, inside `hydra.initialize_config_dir`.
+
+    Returns:
+        The overrides of some jobs that between them hold each value at least once, and whether it is a sweep. A grid
+        of many values is not multiplied out: each value is combined with the others' first.
+
+    Raises:
+        InputError: an unknown group, choice or key, or a value of another kind than the one it replaces.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(config_loader=loader)
+    try:
+        parsed = parser.parse_overrides(overrides)
+        _check_groups(loader, parsed)
+        groups = [override for override in parsed if _is_group(loader, override)]
+        first = compose(config_name, [str(next(_settings(override))) for override in groups], return_hydra_config=True)
+        sweeper_params = OmegaConf.select(first, "hydra.sweeper.params") or {}
+        typed = {override.get_key_element() for override in parsed}
+        from_config = parser.parse_overrides([f"{k}={v}" for k, v in sweeper_params.items() if k not in typed])
+        _check_groups(loader, from_config)
+        is_sweep = str(OmegaConf.select(first, "hydra.mode")) == "RunMode.MULTIRUN"
+    except HydraException as error:
+        raise InputError(_sentence(error)) from error
+
+    options = [list(_settings(override)) for override in [*from_config, *parsed]]
+    group_keys = {override.get_key_element() for override in [*from_config, *parsed] if _is_group(loader, override)}
+    reference = lru_cache(lambda *chosen: compose_or_complain(config_name, list(chosen)))
+    jobs = [[alternatives[0] for alternatives in options]]
+    for i, alternatives in enumerate(options):
+        jobs += [[*jobs[0][:i], other, *jobs[0][i + 1 :]] for other in alternatives[1:]]
+    for settings in jobs:
+        cfg = reference(*(str(setting) for setting in settings if setting.key in group_keys))
+        for setting in settings:
+            if setting.key not in group_keys and setting.key[0] not in "+~" and not setting.key.startswith("hydra."):
+                _check_value(cfg, setting)
+    return [[str(setting) for setting in settings] for settings in jobs], is_sweep
+
+
+def compose_or_complain(config_name: str, overrides: list[str]) -> DictConfig:
+    """Compose, inside `hydra.initialize_config_dir`; what Hydra objects to becomes an InputError."""
+    try:
+        return compose(config_name, overrides)
+    except HydraException as error:
+        raise InputError(_sentence(error)) from error
+
+
+def _is_group(loader: ConfigLoader, override: Override) -> bool:
+    return bool(loader.get_group_options(override.key_or_group))
+
+
+def _settings(override: Override) -> Iterator[Setting]:
+    key = override.get_key_element()
+    if override.is_discrete_sweep():
+        for text, value in zip(override.sweep_string_iterator(), override.sweep_iterator(), strict=True):
+            yield Setting(key, text, value)
+    elif override.is_sweep_override():  # an interval: its ends stand for what lies between
+        interval: Any = override.value()
+        yield Setting(key, str(interval.start), interval.start)
+        yield Setting(key, str(interval.end), interval.end)
+    elif override.is_delete() and override.value() in (None, ""):
+        yield Setting(key, None, None)
+    else:
+        value = override.value()
+        yield Setting(key, as_typed(value) if isinstance(value, bool) else override.get_value_element_as_str(), value)
+
+
+def _check_groups(loader: ConfigLoader, overrides: list[Override]) -> None:
+    for override in overrides:
+        if not _is_group(loader, override) or override.is_delete():
+            continue
+        choices = loader.get_group_options(override.key_or_group)
+        for setting in _settings(override):
+            for choice in setting.value if isinstance(setting.value, list) else [setting.value]:
+                if choice is not None and str(choice) not in choices:
+                    raise InputError(
+                        f"{override.key_or_group}={choice}: there is no such choice{nearest(str(choice), choices)}\n"
+                        f"choices of {override.key_or_group}: {', '.join(choices)}"
+                    )
+
+
+def _check_value(cfg: DictConfig, setting: Setting) -> None:
+    parent, old = "", cfg
+    for name in setting.key.split("."):
+        if not isinstance(old, DictConfig):
+            return  # inside a list or a value: Hydra's to judge
+        if name not in old:
+            known = [str(key) for key in old if not str(key).startswith("_")]
+            raise InputError(
+                f"{setting}: there is no key {setting.key}{nearest(name, known)}\n"
+                f"{f'keys of {parent}' if parent else 'groups and keys'}: {', '.join(known)}"
+            )
+        parent = f"{parent}.{name}" if parent else name
+        try:
+            old = OmegaConf.select(cfg, parent)
+        except OmegaConfBaseException:  # an interpolation that only a running job resolves
+            return
+    if OmegaConf.is_config(old):
+        old = OmegaConf.to_container(old)
+    if not _same_kind(old, setting.value):
+        hint = f"; write {setting.key}=[{setting.text}]" if isinstance(old, list) else ""
+        raise InputError(f"{setting}: this takes {_kind(old)} (now {as_typed(old)}), not {_kind(setting.value)}{hint}")
+
+
+def _same_kind(old: Any, new: Any) -> bool:
+    """Whether a value may take another's place: the same kind, or one that constructors commonly take beside it."""
+    if old is None or new is None:
+        return True
+    if isinstance(new, str) and new.startswith("${"):
+        return True
+    if _kind(old) == "a number" and isinstance(new, list):  # one number for all, or one for each
+        return all(_kind(element) == "a number" for element in new)
+    if _kind(old) == "a string":
+        return not isinstance(new, list | dict)
+    return _kind(old) == _kind(new)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    return {str: "a string", list: "a list", dict: "a mapping", type(None): "null"}.get(type(value), "a value")
+
+
+def _sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "\n".join(line for line in lines if not line.startswith(("See https", "full_key", "object_type")))[:400]

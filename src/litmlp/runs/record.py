@@ -1,0 +1,181 @@
+"""What a run leaves in its directory, which is the whole truth about it."""
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from litmlp.runs.errors import InputError, as_typed, leaves_of
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("litmlp", "torch", "lightning", "torchmetrics", "hydra-core", "omegaconf")
+
+
+@rank_zero_only
+def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Claim the run directory by writing `config.yaml`, resolved, and `overrides.yaml`, as typed.
+
+    Raises:
+        InputError: the directory holds a run already.
+    """
+    try:
+        with (run_dir / "config.yaml").open("x") as file:
+            file.write(OmegaConf.to_yaml(cfg, resolve=True))
+    except FileExistsError:
+        raise InputError(f"hydra.run.dir={run_dir}: holds a run already; choose another directory") from None
+    (run_dir / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+
+
+def log_hyperparameters(trainer: Trainer, cfg: DictConfig, metric_keys: Sequence[str]) -> None:
+    """Give every logger the settings; TensorBoard's HParams tab joins them with the curves of `metric_keys`.
+
+    Metrics are only named: TensorBoard takes each one's last value from its curve, so no point is added to any.
+    """
+    settings = hyperparameters(cfg)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(settings)
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            from torch.utils.tensorboard.summary import hparams
+
+            experiment, session_start, session_end = hparams(settings, dict.fromkeys(metric_keys, 0.0))
+            for summary in (experiment, session_start, session_end):
+                logger.experiment.file_writer.add_summary(summary)
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """The settings that make one run's numbers differ from another's, flat; classes by their names."""
+    settings: dict[str, Any] = {"seed": cfg.seed}
+    for section in ("data", "model", "task", "optimizer", "scheduler"):
+        for key, value in leaves_of(cfg, section):
+            parent, _, name = key.rpartition(".")
+            if name == "_target_":
+                settings[parent] = value.rpartition(".")[2]
+            elif not name.startswith("_"):
+                settings[key] = value if isinstance(value, int | float | str) else as_typed(value)
+    for name in ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val"):
+        value = cfg.trainer[name]
+        settings[f"trainer.{name}"] = as_typed(value) if value is None else value
+    return settings
+
+
+def metrics_of(trainer: Trainer) -> dict[str, float]:
+    """What the stage that has just ended logged, but for learning rates, which are settings."""
+    return {key: float(value) for key, value in trainer.callback_metrics.items() if not key.startswith("lr/")}
+
+
+def best_checkpoint(trainer: Trainer) -> str | None:
+    """Path of the best checkpoint, where one was chosen by a monitored metric."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            return callback.best_model_path
+    return None
+
+
+def finish(
+    run_dir: Path,
+    cfg: DictConfig,
+    trainer: Trainer,
+    fit_metrics: dict[str, float],
+    test_metrics: dict[str, float],
+    started: float,
+) -> float | None:
+    """Write `metrics.json`, say what came out, and return the monitored metric for a sweeper."""
+    best_value = next(
+        (
+            float(callback.best_model_score)
+            for callback in trainer.checkpoint_callbacks
+            if isinstance(callback, ModelCheckpoint)
+            and callback.monitor == cfg.monitor
+            and callback.best_model_score is not None
+        ),
+        {**fit_metrics, **test_metrics}.get(cfg.monitor),
+    )
+    best, last = best_checkpoint(trainer), run_dir / "checkpoints" / "last.ckpt"
+    metrics = {
+        "name": cfg.name,
+        "monitor": cfg.monitor,
+        "mode": cfg.mode,
+        "best": best_value,
+        "fit": fit_metrics,
+        "test": test_metrics,
+        "best_checkpoint": os.path.relpath(best, run_dir) if best else None,
+        "last_checkpoint": os.path.relpath(last, run_dir) if last.exists() else None,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "stopped": _why_stopped(trainer),
+        "seconds": round(time.time() - started, 2),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "seed": cfg.seed,
+        "devices": trainer.num_devices * trainer.num_nodes,
+        "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "git": _git(),
+    }
+    if trainer.is_global_zero:
+        _write(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        _announce(run_dir, trainer, metrics)
+    return best_value
+
+
+def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any]) -> None:
+    where = Path(os.path.relpath(run_dir)) if run_dir.is_relative_to(Path.cwd()) else run_dir
+    lines = [f"{metrics['epochs']} epochs in {metrics['seconds']:.1f} s; {metrics['stopped']}"]
+    for stage in ("fit", "test"):
+        shown = {key: value for key, value in metrics[stage].items() if not key.startswith("norm/")}
+        lines += [f"  {key:<14}{value:.4f}" for key, value in sorted(shown.items())]
+    checkpoint = metrics["best_checkpoint"] or metrics["last_checkpoint"]
+    if checkpoint:
+        lines.append(f"{'best' if metrics['best_checkpoint'] else 'last'} checkpoint: {where / checkpoint}")
+    lines.append(f"run directory: {where}")
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        lines.append(f"curves: tensorboard --logdir {where}")
+    log.info("\n".join(lines))
+
+
+def _why_stopped(trainer: Trainer) -> str:
+    for callback in trainer.early_stopping_callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            return f"early stopping: {callback.stopping_reason_message.strip()}"
+    if trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs:
+        return "reached trainer.max_epochs"
+    if trainer.max_steps == trainer.global_step:
+        return "reached trainer.max_steps"
+    return "reached trainer.max_time" if trainer.should_stop else "stopped"
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the code that ran, and whether tracked files had changed since; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def _write(path: Path, text: str) -> None:
+    """Write so that a reader, or a crash, finds the old file or the new one and nothing between."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,125 @@
+"""A run, top to bottom."""
+
+import logging
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from litmlp.runs import record
+from litmlp.runs.errors import InputError, blamed_on
+
+logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its INFO is about devices and products
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Train and test what the configuration says, into the job's directory.
+
+    Returns:
+        The monitored metric's best value, for a sweeper; None if nothing logged it.
+
+    Raises:
+        InputError: bad values, found before the first step.
+    """
+    started = time.time()
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.seed is None:
+        cfg.seed = secrets.randbelow(2**32)
+    data, task, trainer = construct(cfg, run_dir)
+    with blamed_on(cfg, "data"):
+        data.prepare_data()
+        data.setup()
+    has_validation = bool(data.val_dataloader())
+    logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
+    check_monitors(cfg, logged, has_validation)
+
+    record.start(run_dir, cfg, HydraConfig.get().overrides.task)
+    record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
+    trainer.fit(task, datamodule=data)
+    fit_metrics = record.metrics_of(trainer)  # the test replaces them
+    best = record.best_checkpoint(trainer) if has_validation else None
+    if cfg.test:
+        trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+    test_metrics = record.metrics_of(trainer) if cfg.test else {}
+    return record.finish(run_dir, cfg, trainer, fit_metrics, test_metrics, started)
+
+
+def construct(cfg: DictConfig, run_dir: Path) -> tuple[LightningDataModule, LightningModule, Trainer]:
+    """All the parts of a run, before any data are read; their constructors know which values make sense."""
+    with blamed_on(cfg, "seed"):
+        seed_everything(cfg.seed, verbose=False)
+    data = _make(cfg, "data")
+    with open_dict(cfg.model):  # sizes follow the data, and are recorded
+        cfg.model.sample_shape, cfg.model.num_outputs = list(data.sample_shape), data.num_outputs
+    model = _make(cfg, "model")
+    optimizer, scheduler = _make(cfg, "optimizer"), _make(cfg, "scheduler")
+    with blamed_on(cfg, "optimizer"):
+        trial = optimizer(list(model.parameters()))
+    with blamed_on(cfg, "scheduler"):
+        scheduler(trial, num_steps=1000, steps_per_epoch=10)
+    task = _make(cfg, "task", model=model, optimizer=optimizer, scheduler=scheduler)
+    loggers = [_make(cfg, f"logger.{name}", save_dir=run_dir) for name in cfg.logger or {}]
+    callbacks = [_make(cfg, f"callbacks.{name}") for name in cfg.callbacks or {}]
+    if not loggers:  # these two refuse a trainer without a logger
+        callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
+    _check_bounds(cfg)
+    trainer = _make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
+    _check_devices(trainer, cfg)
+    return data, task, trainer
+
+
+def _make(cfg: DictConfig, key: str, **arguments: Any) -> Any:
+    """Build what a section of the configuration describes, from plain values; a `_partial_` stays a callable."""
+    with blamed_on(cfg, key):
+        section = OmegaConf.select(cfg, key)
+        factory = instantiate(section, _convert_="all", _partial_=True)
+        return factory if section.get("_partial_") else factory(**arguments)
+
+
+def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> None:
+    """Every `monitor` of a callback or the scheduler must be a metric that training logs.
+
+    Raises:
+        InputError: one is not.
+    """
+    sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.callbacks or {})]
+    for section in sections:
+        monitor = OmegaConf.select(cfg, f"{section}.monitor")
+        if monitor is None or monitor in keys:
+            continue
+        fix = f"it can be one of: {', '.join(keys)}"
+        if monitor.startswith("val_") and not has_validation:
+            fix = "there is no validation set; set data.val_size, or callbacks=no_validation monitor=train_loss"
+        raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
+
+
+# What Lightning's constructors accept and then mishandle: key -> smallest whole number that makes sense
+LEAST = {
+    "trainer.max_epochs": -1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "callbacks.early_stopping.patience": 0,
+}
+
+
+def _check_bounds(cfg: DictConfig) -> None:
+    for key, least in LEAST.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise InputError(f"{key}={value}: must be a whole number of at least {least}")
+
+
+def _check_devices(trainer: Trainer, cfg: DictConfig) -> None:
+    num_cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > num_cores:
+        raise InputError(f"trainer.devices={cfg.trainer.devices}: this machine has {num_cores} CPU cores and no GPU in use")
