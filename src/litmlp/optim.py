@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 NORMALIZATIONS = (
     nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm of any dimension
@@ -79,10 +79,17 @@ class Schedule:
         frequency: step it every that many intervals.
         monitor: key of the value that a plateau scheduler is given.
         name: first part of the tag under which the rate is logged, `<name>/<parameter group>`.
+        warmup_steps: over that many steps the rate rises linearly to what the scheduler says; see `WarmUp`.
         run_length_as: name of the option that receives the number of intervals in the whole run, for schedulers that
             must know it; an explicit value in `options` wins.
         **options: the scheduler's own.
+
+    Raises:
+        ValueError: a value out of its range.
     """
+
+    # What torch's schedulers accept and then mishandle.
+    LEAST = {"step_size": 1, "T_max": 1, "total_steps": 1, "total_iters": 1, "patience": 0, "cooldown": 0, "gamma": 0, "min_lr": 0}
 
     def __init__(
         self,
@@ -91,6 +98,7 @@ class Schedule:
         frequency: int = 1,
         monitor: str | None = None,
         name: str = "lr",
+        warmup_steps: int = 0,
         run_length_as: str | None = None,
         **options: Any,
     ) -> None:
@@ -98,9 +106,15 @@ class Schedule:
             raise ValueError(f"interval must be epoch or step, got {interval!r}")
         if not isinstance(frequency, int) or frequency < 1:
             raise ValueError(f"frequency must be a whole number of at least 1, got {frequency}")
+        if not isinstance(warmup_steps, int) or warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be a whole number of at least 0, got {warmup_steps}")
+        for option, least in self.LEAST.items():
+            value = options.get(option)
+            if isinstance(value, int | float) and value < least:
+                raise ValueError(f"{option} must be at least {least}, got {value}")
         self.factory, self.options = factory, options
         self.interval, self.frequency, self.monitor, self.name = interval, frequency, monitor, name
-        self.run_length_as = run_length_as
+        self.warmup_steps, self.run_length_as = warmup_steps, run_length_as
 
     @property
     def reads_each_step(self) -> bool:
@@ -111,21 +125,81 @@ class Schedule:
         """Lightning's `lr_scheduler` dict, for a run of `num_steps` (infinite where nothing ends it).
 
         Raises:
-            ValueError: the schedule needs the run's length and the run has no end.
+            ValueError: the schedule needs the run's length and the run has no end; or it cannot be warmed up.
         """
         options = dict(self.options)
+        steps_per_interval = self.frequency * (steps_per_epoch if self.interval == "epoch" else 1)
         if self.run_length_as is not None and options.get(self.run_length_as) is None:
             if isinf(num_steps):
                 raise ValueError("this schedule needs a run of known length: set trainer.max_epochs or max_steps")
-            num_intervals = ceil(num_steps / (steps_per_epoch if self.interval == "epoch" else 1))
-            options[self.run_length_as] = ceil(num_intervals / self.frequency)
+            options[self.run_length_as] = ceil(num_steps / steps_per_interval)
         scheduler = self.factory(optimizer, **options)
-        if isinstance(scheduler, ReduceLROnPlateau) and self.monitor is None:
+        is_plateau = isinstance(scheduler, ReduceLROnPlateau)
+        if is_plateau and self.monitor is None:
             raise ValueError("a plateau schedule needs a monitor: the key of the value that it watches")
-        return {
+        config: LRSchedulerConfigType = {
             "scheduler": scheduler,
             "interval": self.interval,
             "frequency": self.frequency,
             "monitor": self.monitor,
             "name": self.name,
         }
+        if self.warmup_steps:
+            if is_plateau:
+                raise ValueError(f"warmup_steps={self.warmup_steps}: a plateau schedule cannot be warmed up; use 0")
+            warm_up = WarmUp(scheduler, self.warmup_steps, steps_per_interval)
+            config |= {"scheduler": warm_up, "interval": "step", "frequency": 1}
+        return config
+
+
+class WarmUp(LRScheduler):
+    """Multiplies another schedule's rate by min(1, (step + 1) / num_steps).
+
+    Stepped once per optimizer step; steps the other schedule, with the rates that are its own, every
+    `steps_per_interval` of them. So it composes with any schedule that needs no monitored value.
+    """
+
+    def __init__(self, scheduler: LRScheduler, num_steps: int, steps_per_interval: int = 1) -> None:
+        self.scheduler, self.num_steps, self.steps_per_interval = scheduler, num_steps, steps_per_interval
+        self.unscaled = [group["lr"] for group in scheduler.optimizer.param_groups]
+        super().__init__(scheduler.optimizer)  # takes the first step, to step 0
+
+    def step(self, epoch: int | None = None) -> None:
+        self.last_epoch += 1
+        if self.last_epoch and self.last_epoch % self.steps_per_interval == 0:
+            self._set(self.unscaled)
+            self.scheduler.step()
+            self.unscaled = [group["lr"] for group in self.optimizer.param_groups]
+        factor = min(1.0, (self.last_epoch + 1) / self.num_steps)
+        self._set([factor * lr for lr in self.unscaled])
+
+    def _set(self, rates: list[float]) -> None:
+        for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = lr
+        self._last_lr = rates
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "last_epoch": self.last_epoch,
+            "unscaled": self.unscaled,
+            "_last_lr": self._last_lr,
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        self.scheduler.load_state_dict(state.pop("scheduler"))
+        self.__dict__.update(state)
+
+
+# Schedules that torch lacks: each a pure function of the step (or epoch, by the interval), as a factor on the rate.
+
+
+def inverse_time(optimizer: Optimizer, k: float) -> LRScheduler:
+    """lr / (1 + k step): the notes' 1/t decay, Keras' old `decay`, which counts batches."""
+    return LambdaLR(optimizer, lambda step: 1 / (1 + k * step))
+
+
+def smooth_step(optimizer: Optimizer, factor: float = 0.5, epochs: float = 10.0) -> LRScheduler:
+    """lr factor^((1 + epoch) / epochs): step decay without steps, as the notes write it."""
+    return LambdaLR(optimizer, lambda epoch: factor ** ((1 + epoch) / epochs))

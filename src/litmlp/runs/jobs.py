@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,22 +40,17 @@ def run(main: Callable[[], Any], conf: str) -> None:
         _expand_from()
         _check(conf)
         main()
-    except InputError as error:
+    except Exception as error:
         if _full_trace:
             raise
-        sys.exit(_complain(str(error)))
-    except HydraException as error:
-        if _full_trace:
-            raise
-        sys.exit(_complain(str(error).strip()))
-    except OSError as error:
-        if _full_trace or error.filename is None:
-            raise
-        sys.exit(_complain(f"{error.filename}: {error.strerror}"))
-    except Exception:
-        if _full_trace or NoteSweep.directory is None:
-            raise
-        sys.exit(_report_failures(NoteSweep.directory))
+        failed_jobs = sorted(NoteSweep.directory.glob(f"*/{ERROR_FILE}")) if NoteSweep.directory else []
+        if failed_jobs:
+            sys.exit(_report_failures(failed_jobs))
+        if isinstance(error, InputError | HydraException):
+            sys.exit(_complain(str(error).strip()))
+        if isinstance(error, OSError) and error.filename is not None:
+            sys.exit(_complain(f"{error.filename}: {error.strerror}"))
+        raise
 
 
 @contextmanager
@@ -82,6 +78,7 @@ class NoteSweep(Callback):
     directory: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        HydraConfig.instance().set_config(config)  # so that ${hydra:...} in the directory's name resolves by now
         NoteSweep.directory = Path(config.hydra.sweep.dir)
 
 
@@ -98,21 +95,29 @@ def _expand_from() -> None:
 
 
 def _check(conf: str) -> None:
-    flags = [arg for arg in sys.argv[1:] if arg.startswith("-")]
-    config_name = "train"
-    for flag in flags:
-        if flag.startswith(("--config-name=", "--config-name")) and "=" in flag:
-            config_name = flag.split("=", 1)[1]
-        elif flag.startswith(("-cn", "-cp", "-cd", "--config", "--hydra-help", "--shell", "-sc", "--version")):
-            return  # another configuration than ours, or none
-    overrides = [arg for arg in sys.argv[1:] if not arg.startswith("-")]
+    """Complain of what is wrong with the command line before Hydra makes a directory; for a sweep, of all its jobs."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config-name", default="train")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    asks = parser.add_argument_group("print something and leave")
+    asks.add_argument("--cfg", "-c")
+    asks.add_argument("--package", "-p")
+    asks.add_argument("--info", "-i", nargs="?", const="all")
+    args, other_flags = parser.parse_known_intermixed_args()
+    if any(flag in other_flags for flag in ("--help", "-h")) and not args.overrides:
+        return
+    if any(flag.startswith(("-cn", "-cp", "-cd", "--config", "--hydra-help", "--shell", "-sc")) for flag in other_flags):
+        return  # another configuration than ours, or a question about Hydra
     with initialize_config_dir(conf, version_base="1.3"):
-        jobs, is_sweep = check_overrides(config_name, overrides)
-        if is_sweep or "-m" in flags or "--multirun" in flags:
-            from litmlp.runs.train import construct  # a sweep needs torch anyway
+        jobs, is_sweep = check_overrides(args.config_name, args.overrides)
+        if (is_sweep or args.multirun) and not (args.cfg or args.info or other_flags):
+            from litmlp.runs.train import construct  # brings torch, which a sweep needs anyway
 
             for overrides in jobs:
-                construct(compose_or_complain(config_name, overrides), Path())
+                *_, trainer = construct(compose_or_complain(args.config_name, overrides), Path())
+                if trainer.world_size > 1:
+                    raise InputError(f"trainer.devices={trainer.num_devices}: a sweep's jobs run in one process each so far")
 
 
 def _complain(message: str) -> int:
@@ -120,10 +125,9 @@ def _complain(message: str) -> int:
     return 2
 
 
-def _report_failures(sweep: Path) -> int:
-    errors = sorted(sweep.glob(f"*/{ERROR_FILE}"))
-    num_jobs = sum(path.is_dir() for path in sweep.iterdir())
-    print(f"{len(errors)} of {num_jobs} jobs failed:", file=sys.stderr)
+def _report_failures(errors: list[Path]) -> int:
+    num_jobs = sum(path.is_dir() for path in errors[0].parents[1].iterdir())
+    print(f"{len(errors)} of {num_jobs} jobs failed; the traceback of each is in its {ERROR_FILE}:", file=sys.stderr)
     for path in errors:
         print(f"  {path.parent}: {path.read_text().splitlines()[0]}", file=sys.stderr)
     return 1

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from litmlp.runs import record
 from litmlp.runs.errors import InputError, blamed_on
 
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
 logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its INFO is about devices and products
 
@@ -73,7 +75,7 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[LightningDataModule, Ligh
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
     _check_bounds(cfg)
     trainer = _make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
-    _check_devices(trainer, cfg)
+    _check_devices(cfg, trainer, data.batch_size)
     return data, task, trainer
 
 
@@ -119,7 +121,9 @@ def _check_bounds(cfg: DictConfig) -> None:
             raise InputError(f"{key}={value}: must be a whole number of at least {least}")
 
 
-def _check_devices(trainer: Trainer, cfg: DictConfig) -> None:
+def _check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
     num_cores = os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > num_cores:
-        raise InputError(f"trainer.devices={cfg.trainer.devices}: this machine has {num_cores} CPU cores and no GPU in use")
+        raise InputError(f"trainer.devices={cfg.trainer.devices}: there are {num_cores} CPU cores, and no GPU in use")
+    if batch_size % trainer.world_size:
+        raise InputError(f"data.batch_size={batch_size}: cannot be divided evenly among {trainer.world_size} processes")
