@@ -89,7 +89,16 @@ class Schedule:
     """
 
     # What torch's schedulers accept and then mishandle.
-    LEAST = {"step_size": 1, "T_max": 1, "total_steps": 1, "total_iters": 1, "patience": 0, "cooldown": 0, "gamma": 0, "min_lr": 0}
+    LEAST = {
+        "step_size": 1,
+        "T_max": 1,
+        "total_steps": 1,
+        "total_iters": 1,
+        "patience": 0,
+        "cooldown": 0,
+        "gamma": 0,
+        "min_lr": 0,
+    }
 
     def __init__(
         self,

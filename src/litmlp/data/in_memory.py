@@ -104,6 +104,8 @@ class InMemoryData(LightningDataModule, ABC):
         batch_size: of the global batch, all devices together.
         eval_batch_size: the same in validation and test, where it changes speed alone.
         val_size: part of the training samples held out for validation: a fraction, a count, or 0 for none.
+        validate_on_test: let the test samples be the validation set, to see the test loss of every epoch as the notes
+            do. Nothing must then be chosen by it: no early stopping, no best checkpoint.
         split_seed: of the splits, apart from `seed` so that runs that differ in their seed share their samples.
         seed: of the order in which training samples are drawn.
         shuffle: draw them in a new order each epoch.
@@ -127,6 +129,7 @@ class InMemoryData(LightningDataModule, ABC):
         batch_size: int = 64,
         eval_batch_size: int = 1000,
         val_size: float = 0.1,
+        validate_on_test: bool = False,
         split_seed: int = 0,
         seed: int = 0,
         shuffle: bool = True,
@@ -139,13 +142,17 @@ class InMemoryData(LightningDataModule, ABC):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {size}")
         if val_size < 0 or (val_size >= 1 and val_size != int(val_size)):
             raise ValueError(f"val_size must be a fraction below 1, a count, or 0 for none, got {val_size}")
+        if validate_on_test and val_size:
+            raise ValueError(
+                f"validate_on_test takes the place of a validation part: val_size must be 0, got {val_size}"
+            )
         if isinstance(normalize, str):
             if normalize != "fit":
                 raise ValueError(f"normalize must be null, fit or [mean, std], got {normalize!r}")
         elif normalize is not None and (len(normalize) != 2 or normalize[1] <= 0):
             raise ValueError(f"normalize must be [mean, std] with std above 0, got {list(normalize)}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.val_size, self.split_seed = val_size, split_seed
+        self.val_size, self.validate_on_test, self.split_seed = val_size, validate_on_test, split_seed
         self.seed, self.shuffle = seed, shuffle
         self.normalize, self.augment = normalize, augment
         self.train: Samples | None = None
@@ -167,6 +174,8 @@ class InMemoryData(LightningDataModule, ABC):
         num_val = _count("val_size", self.val_size, len(train.y))
         if num_val:
             train, self.val = split(train, num_val, self.split_seed, self.stratify)
+        elif self.validate_on_test:
+            self.val = self.test
         if self.batch_size > len(train.y):
             raise ValueError(f"batch_size={self.batch_size} is larger than the training set ({len(train.y):,} samples)")
         self.train = train
@@ -200,7 +209,11 @@ class InMemoryData(LightningDataModule, ABC):
     ) -> Batches:
         device, rank, world_size = torch.device("cpu"), 0, 1
         if self.trainer is not None:
-            device, rank, world_size = self.trainer.strategy.root_device, self.trainer.global_rank, self.trainer.world_size
+            device, rank, world_size = (
+                self.trainer.strategy.root_device,
+                self.trainer.global_rank,
+                self.trainer.world_size,
+            )
         if _fits(samples, device):
             samples = samples.to(device)
         transform = self.transform.to(samples.x.device)
@@ -220,6 +233,58 @@ def split(samples: Samples, num_held_out: int, seed: int, stratify: bool) -> tup
         index, test_size=num_held_out, random_state=seed, stratify=samples.y.numpy() if stratify else None
     )
     return samples.at(torch.from_numpy(np.sort(kept))), samples.at(torch.from_numpy(np.sort(held_out)))
+
+
+def hold_out_fold(samples: Samples, fold: int, num_folds: int, seed: int, stratify: bool) -> tuple[Samples, Samples]:
+    """The samples without one of `num_folds` shuffled, disjoint folds that cover them all, and that fold."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    folds = (StratifiedKFold if stratify else KFold)(num_folds, shuffle=True, random_state=seed)
+    kept, held_out = list(folds.split(samples.x.numpy(), samples.y.numpy()))[fold]
+    return samples.at(torch.from_numpy(kept)), samples.at(torch.from_numpy(held_out))
+
+
+class UndividedData(InMemoryData):
+    """A data set that comes in one piece: the test samples are a random part of it, or one of k folds.
+
+    A subclass defines `load_all`.
+
+    Args:
+        test_size: fraction or count of the samples held out for the test, unless `fold` says which.
+        fold: which of `num_folds` folds is the test set, from 0; None for no folds. A sweep over it is a k-fold
+            cross-validation.
+        num_folds: k.
+        stratify: whether every split and fold keeps the share of each class.
+        **options: see `InMemoryData`.
+    """
+
+    def __init__(
+        self,
+        test_size: float = 0.2,
+        fold: int | None = None,
+        num_folds: int = 10,
+        stratify: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if test_size <= 0 or (test_size >= 1 and test_size != int(test_size)):
+            raise ValueError(f"test_size must be a fraction between 0 and 1, or a count, got {test_size}")
+        if not isinstance(num_folds, int) or num_folds < 2:
+            raise ValueError(f"num_folds must be a whole number of at least 2, got {num_folds}")
+        if fold is not None and fold not in range(num_folds):
+            raise ValueError(f"fold must be null or from 0 to {num_folds - 1} (num_folds={num_folds}), got {fold}")
+        self.test_size, self.fold, self.num_folds, self.stratify = test_size, fold, num_folds, stratify
+
+    @abstractmethod
+    def load_all(self) -> Samples:
+        """Read all samples."""
+
+    def load(self) -> tuple[Samples, Samples]:
+        samples = self.load_all()
+        if self.fold is not None:
+            return hold_out_fold(samples, self.fold, self.num_folds, self.split_seed, self.stratify)
+        num_test = _count("test_size", self.test_size, len(samples.y))
+        return split(samples, num_test, self.split_seed, self.stratify)
 
 
 def _count(name: str, size: float, num_samples: int) -> int:

@@ -57,7 +57,9 @@ class MNIST(InMemoryData):
             if x.shape[1:] != self.sample_shape[1:] or y.ndim != 1 or len(x) != len(y):
                 raise ValueError(f"{folder}: {part} files hold {tuple(x.shape)} images and {tuple(y.shape)} labels")
             if len(y) and int(y.max()) >= self.num_outputs:
-                raise ValueError(f"{folder}: {part} labels go up to {int(y.max())}, there are {self.num_outputs} classes")
+                raise ValueError(
+                    f"{folder}: {part} labels go up to {int(y.max())}, there are {self.num_outputs} classes"
+                )
         return (
             Samples(train_x.unsqueeze(1), train_y.long()),
             Samples(test_x.unsqueeze(1), test_y.long()),
@@ -109,7 +111,9 @@ def read_idx(path: Path | None) -> Tensor:
     shape = tuple(int(size) for size in np.frombuffer(content, ">i4", num_dims, offset=4))
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * num_dims)
     if len(values) != math.prod(shape):
-        raise ValueError(f"{path} is truncated: {len(values):,} of {math.prod(shape):,} values; delete it, it will be fetched again")
+        raise ValueError(
+            f"{path} is truncated: {len(values):,} of {math.prod(shape):,} values; delete it, it will be fetched again"
+        )
     return torch.from_numpy(values.reshape(shape).copy())
 
 

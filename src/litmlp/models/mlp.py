@@ -71,9 +71,7 @@ class MLP(nn.Sequential):
             raise ValueError(f"hidden must list layer sizes of at least 1, got {list(hidden)}")
         dropouts = [dropout] * len(hidden) if isinstance(dropout, int | float) else list(dropout)
         if len(dropouts) != len(hidden):
-            raise ValueError(
-                f"dropout must be one number or one per hidden layer ({len(hidden)}), got {len(dropouts)}"
-            )
+            raise ValueError(f"dropout must be one number or one per hidden layer ({len(hidden)}), got {len(dropouts)}")
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         _add_dropout(layers, "input_dropout", "input_dropout", input_dropout)
         sizes = [prod(sample_shape), *hidden]

@@ -45,7 +45,9 @@ def _culprit(cfg: DictConfig, section: str, message: str) -> str:
     """The key of the section that the message is about, with its value: by its name, else by its value."""
     leaves = {key: value for key, value in leaves_of(cfg, section) if not key.split(".")[-1].startswith("_")}
     by_name = [key for key in leaves if re.search(rf"\b{re.escape(key.split('.')[-1])}\b", message)]
-    by_value = [key for key, value in leaves.items() if re.search(rf"(?<![\w.]){re.escape(str(value))}(?![\w.])", message)]
+    by_value = [
+        key for key, value in leaves.items() if re.search(rf"(?<![\w.]){re.escape(str(value))}(?![\w.])", message)
+    ]
     both = [key for key in by_name if key in by_value]
     key = next(iter([*both, *by_name, *by_value]), None)
     return section if key is None else f"{key}={as_typed(leaves[key])}"

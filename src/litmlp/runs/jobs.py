@@ -107,7 +107,9 @@ def _check(conf: str) -> None:
     args, other_flags = parser.parse_known_intermixed_args()
     if any(flag in other_flags for flag in ("--help", "-h")) and not args.overrides:
         return
-    if any(flag.startswith(("-cn", "-cp", "-cd", "--config", "--hydra-help", "--shell", "-sc")) for flag in other_flags):
+    if any(
+        flag.startswith(("-cn", "-cp", "-cd", "--config", "--hydra-help", "--shell", "-sc")) for flag in other_flags
+    ):
         return  # another configuration than ours, or a question about Hydra
     with initialize_config_dir(conf, version_base="1.3"):
         jobs, is_sweep = check_overrides(args.config_name, args.overrides)
@@ -117,7 +119,9 @@ def _check(conf: str) -> None:
             for overrides in jobs:
                 *_, trainer = construct(compose_or_complain(args.config_name, overrides), Path())
                 if trainer.world_size > 1:
-                    raise InputError(f"trainer.devices={trainer.num_devices}: a sweep's jobs run in one process each so far")
+                    raise InputError(
+                        f"trainer.devices={trainer.num_devices}: a sweep's jobs run in one process each so far"
+                    )
 
 
 def _complain(message: str) -> int:

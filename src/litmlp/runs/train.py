@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from litmlp.runs import record
 from litmlp.runs.errors import InputError, blamed_on
 
-warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
+warnings.filterwarnings(
+    "ignore", message=".*LeafSpec.*"
+)  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
 logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its INFO is about devices and products
 

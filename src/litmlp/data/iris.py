@@ -1,0 +1,18 @@
+"""Fisher's irises, which ship with scikit-learn."""
+
+import torch
+
+from litmlp.data.in_memory import Samples, UndividedData
+
+
+class Iris(UndividedData):
+    """150 flowers, four lengths in cm each, three species (R. A. Fisher, 1936)."""
+
+    sample_shape = (4,)
+    num_outputs = 3
+
+    def load_all(self) -> Samples:
+        from sklearn.datasets import load_iris
+
+        features, labels = load_iris(return_X_y=True)
+        return Samples(torch.from_numpy(features).float(), torch.from_numpy(labels).long())
