@@ -6,7 +6,7 @@ from math import ceil, isinf
 from typing import Any, Literal
 
 from lightning.pytorch.utilities.types import LRSchedulerConfigType
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
@@ -182,7 +182,7 @@ class WarmUp(LRScheduler):
         factor = min(1.0, (self.last_epoch + 1) / self.num_steps)
         self._set([factor * lr for lr in self.unscaled])
 
-    def _set(self, rates: list[float]) -> None:
+    def _set(self, rates: list[float | Tensor]) -> None:
         for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = lr
         self._last_lr = rates

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from math import prod
 from typing import TypeVar
 
@@ -75,7 +76,7 @@ class MLP(nn.Sequential):
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         _add_dropout(layers, "input_dropout", "input_dropout", input_dropout)
         sizes = [prod(sample_shape), *hidden]
-        for i, (num_in, num_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (num_in, num_out) in enumerate(pairwise(sizes)):
             layers[f"hidden_{i}"] = nn.Linear(num_in, num_out)
             layers[f"activation_{i}"] = _choose("activation", activation, ACTIVATIONS)()
             _add_dropout(layers, f"dropout_{i}", "dropout", dropouts[i])

@@ -60,7 +60,7 @@ def leaves_of(cfg: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
         yield section, OmegaConf.to_container(node) if OmegaConf.is_list(node) else node
         return
     for key in node:
-        yield from leaves_of(cfg, f"{section}.{key}")
+        yield from leaves_of(cfg, f"{section}.{key!s}")
 
 
 def as_typed(value: Any) -> str:

@@ -92,8 +92,9 @@ def _settings(override: Override) -> Iterator[Setting]:
     elif override.is_delete() and override.value() in (None, ""):
         yield Setting(key, None, None)
     else:
-        value = override.value()
-        yield Setting(key, as_typed(value) if isinstance(value, bool) else override.get_value_element_as_str(), value)
+        single: Any = override.value()
+        text = as_typed(single) if isinstance(single, bool) else override.get_value_element_as_str()
+        yield Setting(key, text, single)
 
 
 def _check_groups(loader: ConfigLoader, overrides: list[Override]) -> None:
@@ -111,7 +112,8 @@ def _check_groups(loader: ConfigLoader, overrides: list[Override]) -> None:
 
 
 def _check_value(cfg: DictConfig, setting: Setting) -> None:
-    parent, old = "", cfg
+    parent = ""
+    old: Any = cfg
     for name in setting.key.split("."):
         if not isinstance(old, DictConfig):
             return  # inside a list or a value: Hydra's to judge

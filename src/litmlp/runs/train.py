@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -57,8 +57,12 @@ def train(cfg: DictConfig) -> float | None:
     return record.finish(run_dir, cfg, trainer, fit_metrics, test_metrics, started)
 
 
-def construct(cfg: DictConfig, run_dir: Path) -> tuple[LightningDataModule, LightningModule, Trainer]:
-    """All the parts of a run, before any data are read; their constructors know which values make sense."""
+def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
+    """Data module, task and trainer, before any data are read: their constructors know which values make sense.
+
+    The first two are Any for what they have beyond Lightning's classes: data give `sample_shape`, `num_outputs` and
+    `batch_size`, a task gives `metric_keys(stage)`.
+    """
     with blamed_on(cfg, "seed"):
         seed_everything(cfg.seed, verbose=False)
     data = _make(cfg, "data")

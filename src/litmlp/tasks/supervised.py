@@ -9,7 +9,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from litmlp.data.in_memory import Samples
@@ -63,6 +63,9 @@ class SupervisedTask(LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
+    def on_train_start(self) -> None:
+        self._log_every_n_steps: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # undeclared
+
     def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
         x, y = batch
         loss = self.loss(self.model(x), y)
@@ -70,7 +73,7 @@ class SupervisedTask(LightningModule):
         self._sizes.append(len(y))
         if self.scheduler.reads_each_step:
             self.log("train_loss", loss, on_step=True, on_epoch=False, logger=False, sync_dist=True)
-        if batch_idx % self.trainer.log_every_n_steps == 0:
+        if batch_idx % self._log_every_n_steps == 0:
             self._update_train_loss()
             for logger in self.loggers:
                 logger.log_metrics({"train_loss_step": loss.item()}, step=self.global_step)
@@ -88,10 +91,10 @@ class SupervisedTask(LightningModule):
         self.train_loss.reset()
         # Lightning steps a plateau per epoch after the callbacks that follow, which save checkpoints: what is resumed
         # would then lack the step. So it is stepped here.
-        for config in self.trainer.lr_scheduler_configs:
-            if config.reduce_on_plateau and config.interval == "epoch":
-                if (self.current_epoch + 1) % config.frequency == 0:
-                    config.scheduler.step(self.trainer.callback_metrics[config.monitor])
+        if self.scheduler.interval == "epoch" and (self.current_epoch + 1) % self.scheduler.frequency == 0:
+            plateau = self.lr_schedulers()
+            if isinstance(plateau, ReduceLROnPlateau):
+                plateau.step(self.trainer.callback_metrics[str(self.scheduler.monitor)])
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
         if metric is None or self.scheduler.interval == "step":
