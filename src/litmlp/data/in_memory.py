@@ -250,7 +250,8 @@ class UndividedData(InMemoryData):
     A subclass defines `load_all`.
 
     Args:
-        test_size: fraction or count of the samples held out for the test, unless `fold` says which.
+        test_size: fraction or count of the samples held out for the test, unless `fold` says which; 0 trains on all
+            samples and tests on them.
         fold: which of `num_folds` folds is the test set, from 0; None for no folds. A sweep over it is a k-fold
             cross-validation.
         num_folds: k.
@@ -267,8 +268,8 @@ class UndividedData(InMemoryData):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if test_size <= 0 or (test_size >= 1 and test_size != int(test_size)):
-            raise ValueError(f"test_size must be a fraction between 0 and 1, or a count, got {test_size}")
+        if test_size < 0 or (test_size >= 1 and test_size != int(test_size)):
+            raise ValueError(f"test_size must be a fraction below 1, a count, or 0 for all, got {test_size}")
         if not isinstance(num_folds, int) or num_folds < 2:
             raise ValueError(f"num_folds must be a whole number of at least 2, got {num_folds}")
         if fold is not None and fold not in range(num_folds):
@@ -284,6 +285,8 @@ class UndividedData(InMemoryData):
         if self.fold is not None:
             return hold_out_fold(samples, self.fold, self.num_folds, self.split_seed, self.stratify)
         num_test = _count("test_size", self.test_size, len(samples.y))
+        if num_test == 0:
+            return samples, samples
         return split(samples, num_test, self.split_seed, self.stratify)
 
 

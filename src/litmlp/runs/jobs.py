@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from litmlp.runs.compare import compare, find_runs, table, write_summary
 from litmlp.runs.errors import InputError
 from litmlp.runs.overrides import check_overrides, compose_or_complain
 
@@ -40,12 +41,12 @@ def run(main: Callable[[], Any], conf: str) -> None:
         _expand_from()
         _check(conf)
         main()
+        _report_sweep()
     except Exception as error:
         if _full_trace:
             raise
-        failed_jobs = sorted(NoteSweep.directory.glob(f"*/{ERROR_FILE}")) if NoteSweep.directory else []
-        if failed_jobs:
-            sys.exit(_report_failures(failed_jobs))
+        if _report_sweep():
+            sys.exit(1)
         if isinstance(error, InputError | HydraException):
             sys.exit(_complain(str(error).strip()))
         if isinstance(error, OSError) and error.filename is not None:
@@ -129,12 +130,24 @@ def _complain(message: str) -> int:
     return 2
 
 
-def _report_failures(errors: list[Path]) -> int:
-    num_jobs = sum(path.is_dir() for path in errors[0].parents[1].iterdir())
-    print(f"{len(errors)} of {num_jobs} jobs failed; the traceback of each is in its {ERROR_FILE}:", file=sys.stderr)
+def _report_sweep() -> int:
+    """Say at the end of a sweep how its jobs compare and which failed; the number of those."""
+    sweep = NoteSweep.directory
+    if sweep is None or not sweep.is_dir():
+        return 0
+    rows = compare(find_runs([sweep]))
+    if rows:
+        write_summary(sweep, rows)
+        print(f"\n{table(rows)}\nsweep directory: {sweep}\ncurves: tensorboard --logdir {sweep}")
+    errors = sorted(sweep.glob(f"*/{ERROR_FILE}"))
+    if errors:
+        num_jobs = sum(path.is_dir() for path in sweep.iterdir())
+        print(
+            f"{len(errors)} of {num_jobs} jobs failed; the traceback of each is in its {ERROR_FILE}:", file=sys.stderr
+        )
     for path in errors:
         print(f"  {path.parent}: {path.read_text().splitlines()[0]}", file=sys.stderr)
-    return 1
+    return len(errors)
 
 
 def _remove_unused(directory: Path) -> None:

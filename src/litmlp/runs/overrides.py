@@ -141,8 +141,10 @@ def _same_kind(old: Any, new: Any) -> bool:
         return True
     if isinstance(new, str) and new.startswith("${"):
         return True
-    if _kind(old) == "a number" and isinstance(new, list):  # one number for all, or one for each
+    if _kind(old) == "a number" and isinstance(new, list):  # one for each in place of one for all
         return all(_kind(element) == "a number" for element in new)
+    if isinstance(old, list) and _kind(new) == "a number":  # the reverse, but not for a list of sizes
+        return any(isinstance(element, float) for element in old)
     if _kind(old) == "a string":
         return not isinstance(new, list | dict)
     return _kind(old) == _kind(new)

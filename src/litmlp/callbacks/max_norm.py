@@ -1,0 +1,36 @@
+"""Max-norm regularisation (Srivastava et al., 2014): a bound on the weights that feed each unit."""
+
+import re
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+
+class MaxNorm(Callback):
+    """After each update, scales down every row of the chosen weights whose L2 norm exceeds `max_norm`.
+
+    A row is the incoming weight vector of one unit, without its bias.
+
+    Args:
+        max_norm: the largest norm allowed.
+        pattern: regex found in the names of the linear layers to bind; the default leaves the output layer free.
+    """
+
+    def __init__(self, max_norm: float = 3.0, pattern: str = "hidden") -> None:
+        if max_norm <= 0:
+            raise ValueError(f"max_norm must be above 0, got {max_norm}")
+        self.max_norm, self.pattern = max_norm, re.compile(pattern)
+        self._weights: list[Tensor] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        layers = {name: module for name, module in pl_module.named_modules() if isinstance(module, nn.Linear)}
+        self._weights = [layer.weight for name, layer in layers.items() if self.pattern.search(name)]
+        if not self._weights:
+            raise ValueError(f"pattern {self.pattern.pattern!r} finds no linear layer; there are: {', '.join(layers)}")
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *args: Any) -> None:
+        for weight in self._weights:
+            torch.renorm(weight, p=2, dim=0, maxnorm=self.max_norm, out=weight)
