@@ -15,6 +15,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from litmlp.profiler import NoProfiler
 from litmlp.runs import record
 from litmlp.runs.errors import InputError, blamed_on
 
@@ -80,7 +81,8 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     if not loggers:  # these two refuse a trainer without a logger
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
     _check_bounds(cfg)
-    trainer = _make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
+    extras = {} if cfg.trainer.profiler else {"profiler": NoProfiler()}
+    trainer = _make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir, **extras)
     _check_devices(cfg, trainer, data.batch_size)
     return data, task, trainer
 

@@ -1,0 +1,44 @@
+"""What the README says, run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+TRAINING = [c for c in COMMANDS if c.startswith("python scripts/train.py") and "--help" not in c]
+
+
+@pytest.mark.parametrize("command", [c for c in TRAINING if "ddp" not in c])
+def test_a_training_command_of_the_readme_runs(command, cli, mnist_files):
+    arguments = shlex.split(command)[2:]
+    if "sweep=ten_folds" in arguments:
+        arguments.append("data.num_folds=10")
+    fast = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+    assert cli(*arguments, *fast).status == 0
+
+
+def test_the_table_of_groups_lists_what_conf_holds():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`.*`) \|$", README, re.MULTILINE))
+    listed = {group: re.findall(r"`(\w+)`", choices) for group, choices in rows.items()}
+    folders = [path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("hydra", "local")]
+    assert listed == {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+
+
+def test_the_map_and_the_links_name_what_is_there():
+    targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`((?:scripts|docs|conf)/[\w/.-]+\.\w+)`", README)
+    allowed_missing = {"conf/local/default.yaml"}  # each machine's own
+    assert [t for t in targets if t not in allowed_missing and not (ROOT / t).exists()] == []
+
+
+def test_the_schedule_that_the_readme_adds_composes_and_trains(cli, tmp_path):
+    added = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
+    (tmp_path / "mine" / "scheduler").mkdir(parents=True)
+    (tmp_path / "mine" / "scheduler" / "linear.yaml").write_text(yaml.safe_dump(added))
+    searchpath = f"hydra.searchpath=['file://{tmp_path}/mine']"
+    assert cli(searchpath, "scheduler=linear", "trainer.max_epochs=1", "trainer.limit_train_batches=2").status == 0
