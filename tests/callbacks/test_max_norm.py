@@ -1,78 +1,77 @@
-"""The bound on the weights into each unit."""
-
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
 
 from litmlp.callbacks.max_norm import MaxNorm
+from litmlp.data.iris import Iris
+from litmlp.models.mlp import MLP
+from litmlp.optim import Schedule
+from litmlp.tasks.supervised import SupervisedTask
 
 
-class Fitting(LightningModule):
-    """Two hidden layers and an output, trained on noise at a rate that makes weights grow."""
+class Recorder(Callback):
+    """Each layer's row norms after each step."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.model = nn.Sequential()
-        for name, sizes in (("hidden_0", (4, 8)), ("hidden_1", (8, 6)), ("output", (6, 2))):
-            self.model.add_module(name, nn.Linear(*sizes))
-        self.norms: list[dict[str, torch.Tensor]] = []
+    def __init__(self):
+        self.norms = {"hidden_0": [], "hidden_1": [], "output": []}
 
-    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        return -self.model(batch).abs().sum().log()  # the larger the weights, the better
-
-    def on_train_batch_end(self, *args: object) -> None:  # after the callbacks' hook
-        self.norms.append({name: layer.weight.detach().norm(dim=1) for name, layer in self.model.named_children()})
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+    def on_train_batch_end(self, trainer, task, *args):
+        for name, norms in self.norms.items():
+            norms.append(task.model.get_submodule(name).weight.detach().norm(dim=1))
 
 
-def fit(*callbacks: MaxNorm) -> Fitting:
-    module = Fitting()
-    batches = torch.randn(30, 16, 4, generator=torch.Generator().manual_seed(1))
-    trainer = Trainer(
-        max_epochs=1, accelerator="cpu", callbacks=list(callbacks), logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, DataLoader(batches, batch_size=None))
-    return module
+def fit(*callbacks, lr=0.5):
+    torch.manual_seed(0)
+    model = MLP((4,), 3, hidden=[6, 5], init="normal", init_std=1.0)
+    schedule = Schedule(StepLR, step_size=100)
+    task = SupervisedTask(model, nn.CrossEntropyLoss(), {}, lambda groups: SGD(groups, lr=lr), schedule)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=2, callbacks=list(callbacks), logger=False, **quiet)
+    trainer.fit(task, datamodule=Iris(batch_size=50, val_size=0, test_size=0))
+    return model
 
 
-def test_after_no_update_does_a_hidden_unit_exceed_the_norm():
-    free, bound = fit(), fit(MaxNorm(max_norm=1.5))
-    assert max(norms["hidden_0"].max() for norms in free.norms) > 1.5
-    c = 1.5 * (1 + 1e-6)  # float32 rounding
-    for norms in bound.norms:
-        assert norms["hidden_0"].max() <= c
-        assert norms["hidden_1"].max() <= c
-    assert bound.norms[-1]["output"].max() > 1.5  # the pattern leaves it free
+def test_no_bound_row_is_longer_than_max_norm_after_any_step():
+    recorder = Recorder()
+    fit(MaxNorm(1.0), recorder)
+    for name in ("hidden_0", "hidden_1"):
+        norms = torch.stack(recorder.norms[name])
+        assert norms.max().item() == pytest.approx(1.0, abs=1e-5)
+        assert norms.max() <= 1 + 1e-6
+    assert torch.stack(recorder.norms["output"]).max() > 1, "the output layer is free"
 
 
-def test_rows_below_the_norm_are_untouched_and_longer_ones_only_scaled():
-    callback, module = MaxNorm(max_norm=1.0), Fitting()
-    weight = module.model.hidden_0.weight
-    with torch.no_grad():
-        weight[0].mul_(0.5 / weight[0].norm())
-        weight[1].mul_(7.0 / weight[1].norm())
-    before = weight.detach().clone()
-    callback.on_fit_start(None, module)
-    callback.on_train_batch_end()
-    below = before.norm(dim=1) <= 1.0
-    assert below[0]
-    assert torch.equal(weight[below], before[below])
-    torch.testing.assert_close(weight[1], before[1] / 7.0)
+def test_the_pattern_chooses_the_layers():
+    recorder = Recorder()
+    fit(MaxNorm(1.0, pattern="output|hidden_1"), recorder)
+    assert torch.stack(recorder.norms["output"]).max() <= 1 + 1e-6
+    assert torch.stack(recorder.norms["hidden_1"]).max() <= 1 + 1e-6
+    assert torch.stack(recorder.norms["hidden_0"]).max() > 1
 
 
-def test_a_pattern_without_a_layer_names_those_there_are():
-    with pytest.raises(
-        ValueError, match=r"pattern 'conv' finds no linear layer; there are: model.hidden_0, model.hidd"
-    ):
-        fit(MaxNorm(pattern="conv"))
+def test_long_rows_keep_their_direction_and_short_rows_and_biases_stay():
+    bound, free = fit(MaxNorm(1.0), lr=0.0), fit(lr=0.0)
+    norms = free.hidden_0.weight.norm(dim=1, keepdim=True)
+    assert norms.min() < 1 < norms.max()
+    torch.testing.assert_close(bound.hidden_0.weight, free.hidden_0.weight / norms.clamp(min=1.0))
+    assert torch.equal(bound.hidden_0.bias, free.hidden_0.bias)
 
 
-def test_a_norm_of_zero_is_refused():
-    with pytest.raises(ValueError, match="max_norm must be above 0"):
-        MaxNorm(max_norm=0.0)
+def test_a_bound_never_reached_changes_nothing():
+    bound, free = fit(MaxNorm(1e6)), fit()
+    pairs = zip(bound.parameters(), free.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+@pytest.mark.parametrize("max_norm", [0, -1.0])
+def test_a_bad_bound_is_named(max_norm):
+    with pytest.raises(ValueError, match="^max_norm must be"):
+        MaxNorm(max_norm)
+
+
+def test_a_pattern_that_finds_no_layer_is_answered_with_the_names():
+    with pytest.raises(ValueError, match=r"'hiden'.*model\.hidden_0, model\.hidden_1, model\.output"):
+        fit(MaxNorm(pattern="hiden"))
