@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -43,9 +43,15 @@ def check_overrides(config_name: str, overrides: list[str]) -> tuple[list[list[s
     parser = OverridesParser.create(config_loader=loader)
     try:
         parsed = parser.parse_overrides(overrides)
-        _check_groups(loader, parsed)
-        groups = [override for override in parsed if _is_group(loader, override)]
-        first = compose(config_name, [str(next(_settings(override))) for override in groups], return_hydra_config=True)
+        choice = next((override for override in parsed if _is_group(loader, override)), None)
+        if config_name == "from" and choice is not None:
+            raise InputError(
+                f"{choice.input_line}: a recorded run has values, not choices; change its values one by one"
+            )
+        if not any(override.key_or_group == "hydra.searchpath" for override in parsed):
+            _check_groups(loader, parsed)  # else choices may lie in folders that only composing looks into
+        kept = [str(next(_settings(override))) for override in parsed if _shapes_reference(loader, override)]
+        first = compose(config_name, kept, return_hydra_config=True)
         sweeper_params = OmegaConf.select(first, "hydra.sweeper.params") or {}
         typed = {override.get_key_element() for override in parsed}
         from_config = parser.parse_overrides([f"{k}={v}" for k, v in sweeper_params.items() if k not in typed])
@@ -55,15 +61,15 @@ def check_overrides(config_name: str, overrides: list[str]) -> tuple[list[list[s
         raise InputError(_sentence(error)) from error
 
     options = [list(_settings(override)) for override in [*from_config, *parsed]]
-    group_keys = {override.get_key_element() for override in [*from_config, *parsed] if _is_group(loader, override)}
+    shaping = {o.get_key_element() for o in [*from_config, *parsed] if _shapes_reference(loader, o)}
     reference = lru_cache(lambda *chosen: compose_or_complain(config_name, list(chosen)))
     jobs = [[alternatives[0] for alternatives in options]]
     for i, alternatives in enumerate(options):
         jobs += [[*jobs[0][:i], other, *jobs[0][i + 1 :]] for other in alternatives[1:]]
     for settings in jobs:
-        cfg = reference(*(str(setting) for setting in settings if setting.key in group_keys))
+        cfg = reference(*(str(setting) for setting in settings if setting.key in shaping))
         for setting in settings:
-            if setting.key not in group_keys and setting.key[0] not in "+~" and not setting.key.startswith("hydra."):
+            if setting.key not in shaping and setting.key[0] not in "+~":
                 _check_value(cfg, setting)
     return [[str(setting) for setting in settings] for settings in jobs], is_sweep
 
@@ -78,6 +84,11 @@ def compose_or_complain(config_name: str, overrides: list[str]) -> DictConfig:
 
 def _is_group(loader: ConfigLoader, override: Override) -> bool:
     return bool(loader.get_group_options(override.key_or_group))
+
+
+def _shapes_reference(loader: ConfigLoader, override: Override) -> bool:
+    """Whether an override decides which YAML values the others are compared with."""
+    return _is_group(loader, override) or override.is_hydra_override()
 
 
 def _settings(override: Override) -> Iterator[Setting]:
@@ -159,5 +170,8 @@ def _kind(value: Any) -> str:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group}={choice}: there is no such choice{nearest(choice, error.options)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "\n".join(line for line in lines if not line.startswith(("See https", "full_key", "object_type")))[:400]
