@@ -1,0 +1,148 @@
+"""The command line, run inside the test's process: a fresh process spends 15 s on importing torch and Lightning."""
+
+import json
+import logging
+import os
+import runpy
+import struct
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+from litmlp.runs.jobs import NoteSweep
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
+
+
+@dataclass
+class Result:
+    """What a command leaves: exit status, what it printed, and the directories of its runs in the order of the jobs."""
+
+    status: int
+    out: str
+    err: str
+    run_dirs: list[Path]
+
+    @property
+    def run_dir(self) -> Path:
+        """Of a command that was one run and succeeded."""
+        assert self.status == 0, self.err
+        (run_dir,) = self.run_dirs
+        return run_dir
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.run_dir / "metrics.json").read_text())
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """`cli("optimizer=adam", ...)` does what `python scripts/train.py optimizer=adam ...` does, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("HYDRA_FULL_ERROR", "LITMLP_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def call(*args: str | Path) -> Result:
+        before = run_dirs(tmp_path)
+        capfd.readouterr()
+        with as_if_in_a_fresh_process([str(SCRIPT), *map(str, args)]):
+            try:
+                runpy.run_path(str(SCRIPT), run_name="__main__")
+                status = 0
+            except SystemExit as leave:
+                status = leave.code or 0
+                assert isinstance(status, int)
+            except Exception:
+                traceback.print_exc()
+                status = 1
+        out, err = capfd.readouterr()
+        return Result(status, out, err, [path for path in run_dirs(tmp_path) if path not in before])
+
+    return call
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Callable[..., Result]:
+    """The same in a process of its own, for what only that can show. `python` are options of the interpreter."""
+
+    def call(*args: str | Path, python: tuple[str, ...] = (), **environment: str) -> Result:
+        done = subprocess.run(
+            [sys.executable, *python, SCRIPT, *args],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Result(done.returncode, done.stdout, done.stderr, run_dirs(tmp_path))
+
+    return call
+
+
+def run_dirs(folder: Path) -> list[Path]:
+    """Jobs of one sweep are in the order of their numbers: 10 follows 9."""
+    return sorted((path.parent for path in folder.rglob("config.yaml")), key=lambda path: (len(path.name), path))
+
+
+@contextmanager
+def as_if_in_a_fresh_process(argv: list[str]) -> Iterator[None]:
+    """Undo afterwards what a command changes for its whole process."""
+    old_argv, old_environment = sys.argv, dict(os.environ)
+    root = logging.getLogger()
+    old_handlers, old_level = root.handlers[:], root.level
+    sys.argv = argv
+    try:
+        yield
+    finally:
+        sys.argv = old_argv
+        os.environ.clear()
+        os.environ.update(old_environment)
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+        NoteSweep.directory = None
+        for handler in root.handlers:
+            if handler not in old_handlers:
+                handler.close()
+        root.handlers[:], root.level = old_handlers, old_level
+        if "torch" in sys.modules:
+            import torch
+
+            torch.use_deterministic_algorithms(False)
+            torch.autograd.set_detect_anomaly(False)
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def mnist_files(cli: object, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lets `data=mnist` and `data=fashion_mnist` find small files of the test's own; their folder."""
+    monkeypatch.setenv("LITMLP_DATA", str(mnist_folder))
+    return mnist_folder
+
+
+@pytest.fixture(scope="session")
+def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files in MNIST's format: noise, and a bright line whose height is the label."""
+    folder = tmp_path_factory.mktemp("mnist")
+    random = np.random.default_rng(0)
+    for part, num_samples in (("train", 6000), ("t10k", 100)):  # more than the val_size of the experiments
+        labels = np.arange(num_samples, dtype=np.uint8) % 10
+        images = random.integers(0, 100, (num_samples, 28, 28), dtype=np.uint8)
+        images[np.arange(num_samples), 2 * labels] += 150
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+    return folder
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    path.write_bytes(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())

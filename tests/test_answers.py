@@ -1,0 +1,74 @@
+"""What the command line answers without training, it answers without importing torch."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SCRIPT, Result
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "src" / "litmlp"
+HEAVY = re.compile(r"\| +(torch|torchvision|torchmetrics|lightning|sklearn|tensorboard)$", re.MULTILINE)
+IMPORT_TIME = re.compile(r"^import time:.*\n", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "answer"),
+    [
+        ("--help", 0, "optimizer: "),
+        ("--cfg job", 0, "max_epochs: 20"),
+        ("--info defaults", 0, "optimizer"),
+        ("optimizer=sgdm", 2, "did you mean"),
+        ("-m optimizer=sgd,sgdm", 2, "did you mean"),
+        ("optimizer.lr=abc", 2, "this takes a number"),
+        ("from=nowhere", 2, "no run directory"),
+    ],
+)
+def test_an_answer_does_not_import_torch(
+    process: Callable[..., Result], command: str, status: int, answer: str
+) -> None:
+    result = process(*command.split(), python=("-X", "importtime"))
+    assert HEAVY.findall(result.err) == []
+    assert result.status == status
+    assert answer in result.out + IMPORT_TIME.sub("", result.err)
+
+
+def test_the_completion_of_the_shell_does_not_import_torch(process: Callable[..., Result]) -> None:
+    line = "python train.py optimizer=ad"
+    result = process(
+        "-sc", "query=bash", python=("-X", "importtime"), COMP_LINE=line, COMP_POINT=str(len(line)), COMP_CWORD="2"
+    )
+    assert HEAVY.findall(result.err) == []
+    assert "optimizer=adamw" in result.out
+
+
+def test_the_script_imports_no_torch() -> None:
+    code = f"import sys, runpy; runpy.run_path({str(SCRIPT)!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_help_lists_every_group_and_choice(cli: Callable[..., Result]) -> None:
+    listed = dict(re.findall(r"^(\w+): (.*)$", cli("--help").out.split("Values (")[0], re.MULTILINE))
+    on_disk: dict[str, str] = {}
+    for folder in (ROOT / "conf").iterdir():
+        if folder.is_dir() and folder.name not in ("hydra", "local"):
+            on_disk[folder.name] = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+    listed.pop("local", None)  # where this machine has settings of its own
+    assert listed == on_disk
+
+
+def test_help_shows_the_values_as_the_command_leaves_them(cli: Callable[..., Result]) -> None:
+    assert "lr: 0.123" in cli("optimizer.lr=0.123", "--help").out
+
+
+@pytest.mark.parametrize("file", [path.relative_to(LIBRARY).as_posix() for path in LIBRARY.rglob("*.py")])
+def test_hydra_is_known_to_runs_alone(file: str) -> None:
+    tree = ast.parse((LIBRARY / file).read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    packages = {name.split(".")[0] for name in imported}
+    assert file.startswith("runs/") or not packages & {"hydra", "omegaconf"}
