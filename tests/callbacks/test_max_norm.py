@@ -68,7 +68,7 @@ def test_a_bound_never_reached_changes_nothing():
 
 @pytest.mark.parametrize("max_norm", [0, -1.0])
 def test_a_bad_bound_is_named(max_norm):
-    with pytest.raises(ValueError, match="^max_norm must be"):
+    with pytest.raises(ValueError, match=r"^max_norm must be"):
         MaxNorm(max_norm)
 
 

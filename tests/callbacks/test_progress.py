@@ -1,0 +1,90 @@
+import logging
+import re
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+from torchmetrics.classification import MulticlassAccuracy
+
+from litmlp.callbacks.progress import Progress
+from litmlp.callbacks.weight_norm import WeightNorm
+from litmlp.data.iris import Iris
+from litmlp.models.mlp import MLP
+from litmlp.optim import Schedule
+from litmlp.tasks.supervised import SupervisedTask
+
+
+class Recorder(Callback):
+    """The metrics of each epoch, once all of them are there."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_train_epoch_start(self, trainer, *args):
+        if trainer.current_epoch:
+            self.on_train_end(trainer)
+
+    def on_train_end(self, trainer, *args):
+        self.epochs.append({key: float(value) for key, value in trainer.callback_metrics.items()})
+
+
+def fit(caplog, callbacks, val_size=0.2, **options):
+    """The lines that training says."""
+    torch.manual_seed(0)
+    accuracy = {"acc": MulticlassAccuracy(3, average="micro")}
+    schedule = Schedule(StepLR, step_size=100)
+    model = MLP((4,), 3, hidden=[6])
+    task = SupervisedTask(model, nn.CrossEntropyLoss(), accuracy, lambda groups: SGD(groups, lr=0.1), schedule)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        **{"max_epochs": 3, **options},
+    )
+    with caplog.at_level(logging.INFO, logger="litmlp"):
+        trainer.fit(task, datamodule=Iris(batch_size=32, val_size=val_size))
+        trainer.test(task, datamodule=Iris(batch_size=32, val_size=val_size), verbose=False)
+    return [record.getMessage() for record in caplog.records if record.name.startswith("litmlp")]
+
+
+def test_without_a_terminal_each_epoch_is_one_line_with_its_own_metrics(caplog, capsys):
+    recorder = Recorder()
+    lines = fit(caplog, [Progress(), recorder])
+    assert len(recorder.epochs) == 3
+    assert len({metrics["train_loss"] for metrics in recorder.epochs}) == 3
+    assert lines == [
+        f"epoch {number}/3  train_loss {metrics['train_loss']:.4f}  "
+        f"val_acc {metrics['val_acc']:.4f}  val_loss {metrics['val_loss']:.4f}"
+        for number, metrics in enumerate(recorder.epochs, start=1)
+    ]
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_validation_set_the_train_loss_is_shown(caplog):
+    lines = fit(caplog, [Progress()], val_size=0)
+    assert len(lines) == 3
+    assert all(re.fullmatch(r"epoch \d/3  train_loss \d\.\d{4}", line) for line in lines)
+
+
+def test_weight_norms_stay_out_of_the_line(caplog):
+    (line,) = fit(caplog, [WeightNorm(), Progress()], max_epochs=1)
+    assert "norm" not in line
+
+
+def test_a_run_that_max_steps_ends_says_each_epoch_once(caplog):
+    lines = fit(caplog, [Progress()], max_steps=5)  # the second epoch's second of three
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3"]
+
+
+@pytest.mark.parametrize("refresh_rate", [1, 20])
+def test_on_a_terminal_there_is_a_bar_and_no_line(caplog, capsys, monkeypatch, refresh_rate):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert fit(caplog, [Progress(refresh_rate)], max_epochs=1) == []
+    shown = capsys.readouterr()
+    assert "Epoch 0" in shown.out + shown.err
