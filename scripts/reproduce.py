@@ -1,0 +1,305 @@
+"""Run the notes' experiments and write docs/results.md with its pictures: python scripts/reproduce.py --seeds 3"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NoReturn
+
+import yaml
+from reproduce_pictures import draw, train_accuracy
+
+from litmlp.runs.compare import Row, compare, find_runs
+
+PROJECT = Path(__file__).resolve().parents[1]
+EVERY_EPOCH = ("callbacks.last_checkpoint.filename='{epoch:02d}'", "callbacks.last_checkpoint.save_top_k=-1")
+DROPOUT, NO_DROPOUT = "fashion_dropout", "fashion_dropout without dropout"
+MNIST = {  # run -> the notes' figure
+    "mnist_sgd": "lower than with momentum",
+    "mnist_momentum": "0.9475",
+    "mnist_plateau": "0.9353",
+    "mnist_step": "0.9411",
+    "mnist_dropout": "no figure",
+    "mnist_step_epoch": "no figure",
+}
+HEAD = """# Results
+
+What the training notes' experiments give here, written by `python scripts/reproduce.py`, which continues where it was
+interrupted. Over seeds the std has ddof 1, over folds ddof 0. Accuracy is on the test set, but for iris_linear_decay
+and iris_exponential_decay: they hold nothing out and are tested on what they train on. val_loss is the best epoch's,
+which is the epoch that is tested. The MNIST runs are also made with Fashion-MNIST in MNIST's place: same sizes, harder
+pictures, so lower accuracies than the notes'.
+
+| run | notes | here: mean (std) | over | hardware, date | command |
+|---|---|---|---|---|---|"""
+CAPTIONS = {
+    "weight_decay": """## Weight decay
+
+Linear regression, 200 inputs and 20 training samples, with weight decay 0 and 3; mean over the seeds.""",
+    "dropout": """## Dropout
+
+Fashion-MNIST, 784-256-256-10, with and without dropout; mean over the seeds. Accuracy on the training images is
+measured like that on the test images, with nothing dropped, on each epoch's checkpoint.""",
+    "schedules": """## Learning rates
+
+Each schedule of `conf/scheduler/` on the digits, 41 steps an epoch, as TensorBoard shows it; the first seed.""",
+    "optimizers": """## Optimizers
+
+The digits, each optimizer at its own rate from `conf/optimizer/`; mean over the seeds, the band one standard deviation
+to either side. A line ends where early stopping ends the first of its seeds.""",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one command repeats over seeds; where the command sweeps `key` too, each of `values` is a row."""
+
+    part: str
+    name: str
+    overrides: tuple[str, ...]
+    notes: str = "no figure"
+    key: str = ""
+    values: tuple[str, ...] = ()
+    needs: str = ""  # data set whose files must be there
+    metrics: tuple[str, ...] = ("test_acc",)
+
+    def folder(self, results: Path) -> Path:
+        return results / self.name.replace(" ", "-")
+
+    def command(self, seeds: Sequence[int], value: str = "") -> str:
+        """What to type; it lacks the settings that keep more checkpoints, which change no figure."""
+        fixed = [each for each in self.overrides if each not in EVERY_EPOCH]
+        if value:
+            fixed = [*(each for each in fixed if not each.startswith(f"{self.key}=")), f"{self.key}={value}"]
+        return shlex.join(["python", "scripts/train.py", "-m", *fixed, f"seed={','.join(map(str, seeds))}"])
+
+
+def settings() -> list[Setting]:
+    """The rows of the notes' tables, and the sweeps of conf/sweep/."""
+    experiments = {name: (f"experiment={name}",) for name in MNIST}
+    listed = [Setting("mnist", name, experiments[name], MNIST[name], needs="MNIST") for name in MNIST]
+    for name, notes in MNIST.items():
+        overrides = (*experiments[name], "data=fashion_mnist")
+        listed.append(Setting("mnist", f"{name} on Fashion-MNIST", overrides, f"{notes} (MNIST)", needs="FashionMNIST"))
+    for name, more in ((DROPOUT, ()), (NO_DROPOUT, ("model.dropout=0",))):
+        overrides = ("experiment=fashion_dropout", *more, *EVERY_EPOCH)
+        listed.append(Setting("dropout", name, overrides, needs="FashionMNIST"))
+    metrics = ("train_loss", "test_loss", "norm/all")
+    listed.append(_sweep("weight_decay", metrics, "3 shrinks the norm, lowers the test loss"))
+    for name in ("iris_input_dropout", "iris_hidden_dropout"):
+        overrides = ("sweep=ten_folds", f"experiment={name}")
+        listed.append(Setting("iris", name, overrides, key="data.fold", values=tuple(map(str, range(10)))))
+    for name in ("iris_linear_decay", "iris_exponential_decay"):
+        listed.append(Setting("iris", name, (f"experiment={name}",)))
+    listed += [_sweep(name, ("val_loss", "test_acc")) for name in ("annealing", "optimizers", "batch_size")]
+    schedules = tuple(sorted(path.stem for path in (PROJECT / "conf" / "scheduler").glob("*.yaml")))
+    overrides = ("sweep=digits_schedules", f"scheduler={','.join(schedules)}")
+    return [*listed, Setting("schedules", "digits_schedules", overrides, key="scheduler", values=schedules)]
+
+
+def _sweep(name: str, metrics: tuple[str, ...], notes: str = "no figure") -> Setting:
+    params = yaml.safe_load((PROJECT / "conf" / "sweep" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    ((key, values),) = params.items()
+    return Setting(name, name, (f"sweep={name}",), notes, key, tuple(values.split(",")), metrics=metrics)
+
+
+def has_files(data_set: str) -> bool:
+    """Whether the data set's four files are where litmlp.data.mnist, which takes seconds to import, looks for them."""
+    root = Path(os.environ.get("LITMLP_DATA", "data")).expanduser()
+    folders = [root / data_set / "raw", root if data_set == "MNIST" else Path("/usr/share/datasets/fashion-mnist")]
+    return any(len({path.name.removesuffix(".gz") for path in folder.glob("*-ubyte*")}) >= 4 for folder in folders)
+
+
+def run_all(listed: Sequence[Setting], seeds: Sequence[int], results: Path, extra: list[str], num_jobs: int) -> int:
+    """Make the runs that are missing, in `num_jobs` processes at a time; how many of those failed.
+
+    A process makes a setting's seeds, or all values of its key for one seed.
+    """
+    sweeps: list[tuple[Path, list[str], str, Sequence[object]]] = []
+    for setting in listed:
+        folder, overrides = setting.folder(results), [*setting.overrides, *extra]
+        if setting.key:
+            sweeps += [(folder / f"seed={n}", [*overrides, f"seed={n}"], setting.key, setting.values) for n in seeds]
+        else:
+            sweeps.append((folder, overrides, "seed", seeds))
+    num_threads, num_failed = max(1, (os.cpu_count() or 1) // num_jobs), 0
+    with ThreadPoolExecutor(num_jobs) as pool:
+        running = {pool.submit(run_missing, *sweep, num_threads): sweep[0] for sweep in sweeps}
+        try:
+            for i, done in enumerate(as_completed(running), 1):
+                folder, failed = running[done], done.result() != 0
+                num_failed += failed
+                print(f"{i}/{len(sweeps)} {folder}{f' FAILED, see {folder}/output.txt' if failed else ''}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            sys.exit("interrupted; the same command continues")
+    return num_failed
+
+
+def run_missing(folder: Path, overrides: list[str], key: str, values: Sequence[object], num_threads: int) -> int:
+    """Run a sweep into `folder`/<key>=<value> for the values that have no finished run there; the exit status."""
+    missing = [value for value in values if not (folder / f"{key}={value}" / "metrics.json").is_file()]
+    if not missing:
+        return 0
+    for value in missing:
+        shutil.rmtree(folder / f"{key}={value}", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    choice = f"hydra:runtime.choices.{key}" if (PROJECT / "conf" / key).is_dir() else key
+    where = [f"hydra.sweep.dir='{folder}'", f"hydra.sweep.subdir='{key}=${{{choice}}}'"]
+    train = [sys.executable, str(PROJECT / "scripts" / "train.py"), "-m", *overrides, *where]
+    with (folder / "output.txt").open("w") as output:
+        return subprocess.run(
+            [*train, f"{key}={','.join(map(str, missing))}"],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "OMP_NUM_THREADS": str(num_threads)},
+        ).returncode
+
+
+def rows_of(setting: Setting, results: Path) -> dict[str, Row]:
+    """What is measured, by value of the setting's key. Folds are one row: mean over seeds of their mean and std."""
+    folder = setting.folder(results)
+    if setting.key == "data.fold":
+        rows = [compare(runs)[0] for seed in sorted(folder.glob("seed=*")) if (runs := find_runs([seed]))]
+        if not rows:
+            return {}
+        mean = {key: fmean(row.mean[key] for row in rows) for key in rows[0].mean}
+        std = {key: fmean(row.std[key] for row in rows) for key in mean}
+        repeats = [run for row in rows for run in row.runs]
+        return {"": Row(setting.name, "folds", len(repeats), mean, std, repeats)}
+    patterns = {value: f"seed=*/{setting.key}={value}" for value in setting.values} or {"": "seed=*"}
+    return {value: compare(runs)[0] for value, pattern in patterns.items() if (runs := find_runs(folder.glob(pattern)))}
+
+
+def metrics_of(run: str) -> dict[str, Any]:
+    return json.loads((Path(run) / "metrics.json").read_text())
+
+
+def table_lines(setting: Setting, rows: dict[str, Row]) -> Iterator[str]:
+    for value, row in rows.items():
+        runs = [metrics_of(run) for run in row.runs]
+        seeds = sorted({run["seed"] for run in runs})
+        over = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        if row.over == "folds":
+            over = f"{row.n // len(seeds)} folds (ddof 0), averaged over {over}"
+        scores = ", ".join(
+            f"{key} {row.mean[key]:.4f}" + (f" ({row.std[key]:.4f})" if row.n > 1 else "") for key in setting.metrics
+        )
+        device = f"{os.cpu_count()} cores" if runs[0]["accelerator"] == "cpu" else f"1 {runs[0]['accelerator']}"
+        date, label = max(run["started"] for run in runs)[:10], f"{setting.name}: {value}" if value else setting.name
+        command = setting.command(seeds, value if row.over != "folds" else "")
+        yield f"| {label} | {setting.notes} | {scores} | {over} | {device}, {date} | `{command}` |"
+
+
+def findings(rows: dict[str, dict[str, Row]]) -> Iterator[str]:
+    """Each claim of the notes with what was measured: it holds if the means rise in the order of the names."""
+
+    def final(key: str) -> Callable[[str], float]:
+        return lambda run: (metrics_of(run)["fit"] | metrics_of(run)["test"])[key]
+
+    def loss_gap(run: str) -> float:
+        return final("test_loss")(run) - final("train_loss")(run)
+
+    def accuracy_gap(run: str) -> float:
+        return train_accuracy(run)[-1] - final("test_acc")(run)
+
+    by_label = {f"{name}: {value}".removesuffix(": "): row for name in rows for value, row in rows[name].items()}
+    decay, dropout = ["weight_decay: 3.0", "weight_decay: 0.0"], [DROPOUT, NO_DROPOUT]
+    claims: list[tuple[str, str, Callable[[str], float], list[str]]] = [
+        ("Weight decay 3 shrinks the norm", "L2 norm", final("norm/all"), decay),
+        ("Weight decay 3 lowers the test loss", "Test loss", final("test_loss"), decay),
+        ("Weight decay 3 shrinks the gap between train and test", "Test minus train loss", loss_gap, decay),
+        ("Dropout narrows the gap between train and test", "Train minus test accuracy", accuracy_gap, dropout),
+        (
+            "A larger batch at the same rate learns more slowly",
+            "Validation loss",
+            final("val_loss"),
+            [f"batch_size: {n}" for n in (8, 32, 128, 512)],
+        ),
+    ]
+    for data in ("", " on Fashion-MNIST"):
+        sgd, momentum, step, plateau = (f"mnist_{name}{data}" for name in ("sgd", "momentum", "step", "plateau"))
+        accuracy = ("Test accuracy", final("test_acc"))
+        claims.insert(
+            0, ("Decay counted in batches costs accuracy, the plateau the most", *accuracy, [plateau, step, momentum])
+        )
+        claims.insert(0, ("Momentum beats plain SGD", *accuracy, [sgd, momentum]))
+    for claim, what, measure, names in claims:
+        if all(name in by_label for name in names):
+            values = [[measure(run) for run in by_label[name].runs] for name in names]
+            means = [fmean(each) for each in values]
+            stds = [f" ({stdev(each):.4f})" if len(each) > 1 else "" for each in values]
+            numbers = ", ".join(f"{mean:.4f}{std} {name}" for mean, std, name in zip(means, stds, names, strict=True))
+            yield f"- {claim}: **{'holds' if means == sorted(means) else 'does not hold'}**. {what}: {numbers}."
+
+
+def write_page(listed: Sequence[Setting], seeds: Sequence[int], results: Path, page: Path) -> None:
+    rows = {setting.name: rows_of(setting, results) for setting in listed}
+    pictures: dict[str, dict[str, Sequence[str]]] = {
+        name: {value: row.runs for value, row in rows[source].items()}
+        for name, source in (("weight_decay",) * 2, ("schedules", "digits_schedules"), ("optimizers",) * 2)
+    }
+    if rows[DROPOUT] and rows[NO_DROPOUT]:
+        pictures["dropout"] = {"no dropout": rows[NO_DROPOUT][""].runs, "dropout 0.2, 0.5": rows[DROPOUT][""].runs}
+    page.parent.mkdir(parents=True, exist_ok=True)
+    lines = [HEAD, *(line for setting in listed for line in table_lines(setting, rows[setting.name]))]
+    lines += ["\n## What the notes say\n", *findings(rows)]
+    for name, caption in CAPTIONS.items():
+        if pictures.get(name):
+            draw(name, pictures[name], page.parent / "img")
+            lines.append(f"\n{caption}\n\n![{name}](img/{name}.png)")
+    not_run = [setting for setting in listed if not rows[setting.name]]
+    if not_run:
+        lines.append("\n## Not run\n")
+    for setting in not_run:
+        why = f" (no files of {setting.needs})" if setting.needs and not has_files(setting.needs) else ""
+        lines.append(f"- {setting.name}{why}: `{setting.command(seeds)}`")
+    page.write_text("\n".join(lines) + "\n")
+
+
+class Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message}\n")
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
+
+
+def main() -> None:
+    listed = settings()
+    parts = list(dict.fromkeys(setting.part for setting in listed))
+    parser = Parser(description="Run the notes' experiments and write docs/results.md with its pictures.")
+    parser.add_argument("--seeds", type=count, default=3, help="repeat each over that many seeds (default 3: 0, 1, 2)")
+    parser.add_argument("--jobs", type=count, default=os.cpu_count(), help="processes side by side (default: cores)")
+    parser.add_argument("--only", choices=parts, metavar="PART", help=f"run one part: {', '.join(parts)}")
+    parser.add_argument("--quick", action="store_true", help="one seed, 2 epochs, all of it into results/quick/")
+    args = parser.parse_args()
+    seeds, extra, results, page = range(args.seeds), [], Path("results"), Path("docs/results.md")
+    if args.quick:
+        seeds, extra, results, page = (
+            range(1),
+            ["trainer.max_epochs=2"],
+            Path("results/quick"),
+            Path("results/quick/results.md"),
+        )
+    chosen = [each for each in listed if args.only in (None, each.part) and (not each.needs or has_files(each.needs))]
+    num_failed = run_all(chosen, seeds, results, extra, args.jobs)
+    write_page(listed, seeds, results, page)
+    print(f"wrote {page}")
+    if num_failed:
+        sys.exit(f"{num_failed} processes failed; the same command tries them again")
+
+
+if __name__ == "__main__":
+    main()
