@@ -153,10 +153,11 @@ class Schedule:
             "monitor": self.monitor,
             "name": self.name,
         }
-        if self.warmup_steps:
-            if is_plateau:
-                raise ValueError(f"warmup_steps={self.warmup_steps}: a plateau schedule cannot be warmed up; use 0")
-            warm_up = WarmUp(scheduler, self.warmup_steps, steps_per_interval)
+        if self.warmup_steps and is_plateau:
+            raise ValueError(f"warmup_steps={self.warmup_steps}: a plateau schedule cannot be warmed up; use 0")
+        # Lightning counts the steps of each epoch anew, so that it cannot step every `frequency` of a run.
+        if self.warmup_steps or (self.interval == "step" and self.frequency > 1 and not is_plateau):
+            warm_up = WarmUp(scheduler, max(1, self.warmup_steps), steps_per_interval)
             config |= {"scheduler": warm_up, "interval": "step", "frequency": 1}
         return config
 

@@ -18,6 +18,7 @@ class WeightNorm(Callback):
         if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
             raise ValueError(f"every_n_steps must be null or a whole number of at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
+        self._logged_step = 0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
@@ -27,7 +28,11 @@ class WeightNorm(Callback):
         self._log(trainer, pl_module)
 
     def _log(self, trainer: Trainer, task: LightningModule) -> None:
-        norms = weight_norms(task.model if isinstance(task.model, nn.Module) else task)
+        if trainer.global_step == self._logged_step:  # an epoch's last step, or a batch that gradients accumulate over
+            return
+        self._logged_step = trainer.global_step
+        model = getattr(task, "model", task)
+        norms = weight_norms(model)
         trainer.callback_metrics.update({name: torch.tensor(norm) for name, norm in norms.items()})
         for logger in trainer.loggers:
             logger.log_metrics(norms, step=trainer.global_step - 1)

@@ -67,9 +67,12 @@ class Batches:
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
+    # Lightning calls loader.sampler.set_epoch before each epoch, and reads batch_sampler where there is a sampler.
+    batch_sampler = None
+
     @property
-    def batch_sampler(self) -> "Batches":
-        return self  # Lightning calls loader.batch_sampler.set_epoch before each epoch
+    def sampler(self) -> "Batches":
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -137,9 +140,11 @@ class InMemoryData(LightningDataModule, ABC):
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {size}")
+        least = {"batch_size": 1, "eval_batch_size": 1, "split_seed": 0, "seed": 0}
+        given = (batch_size, eval_batch_size, split_seed, seed)
+        for (name, smallest), number in zip(least.items(), given, strict=True):
+            if not isinstance(number, int) or number < smallest:
+                raise ValueError(f"{name} must be a whole number of at least {smallest}, got {number}")
         if val_size < 0 or (val_size >= 1 and val_size != int(val_size)):
             raise ValueError(f"val_size must be a fraction below 1, a count, or 0 for none, got {val_size}")
         if validate_on_test and val_size:
@@ -171,7 +176,7 @@ class InMemoryData(LightningDataModule, ABC):
         if self.train is not None:
             return
         train, self.test = self.load()
-        num_val = _count("val_size", self.val_size, len(train.y))
+        num_val = _count("val_size", self.val_size, train.y, self.stratify)
         if num_val:
             train, self.val = split(train, num_val, self.split_seed, self.stratify)
         elif self.validate_on_test:
@@ -284,17 +289,20 @@ class UndividedData(InMemoryData):
         samples = self.load_all()
         if self.fold is not None:
             return hold_out_fold(samples, self.fold, self.num_folds, self.split_seed, self.stratify)
-        num_test = _count("test_size", self.test_size, len(samples.y))
+        num_test = _count("test_size", self.test_size, samples.y, self.stratify)
         if num_test == 0:
             return samples, samples
         return split(samples, num_test, self.split_seed, self.stratify)
 
 
-def _count(name: str, size: float, num_samples: int) -> int:
-    """A fraction or a count of samples, as a count."""
-    count = round(size * num_samples) if size < 1 else int(size)
-    if count >= num_samples:
-        raise ValueError(f"{name}={size} leaves nothing of the {num_samples:,} training samples to train on")
+def _count(name: str, size: float, y: Tensor, stratify: bool) -> int:
+    """A fraction or a count of samples as a count, if it suits these labels."""
+    count = round(size * len(y)) if size < 1 else int(size)
+    if count >= len(y):
+        raise ValueError(f"{name}={size} leaves nothing of the {len(y):,} samples to train on")
+    least = len(y.unique()) if stratify else 1
+    if 0 < size and count < least:
+        raise ValueError(f"{name}={size} of {len(y):,} samples is {count}, but it takes {least}, or 0 for none")
     return count
 
 

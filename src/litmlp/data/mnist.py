@@ -2,7 +2,8 @@
 
 import gzip
 import math
-import os
+import zlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,14 @@ class MNIST(InMemoryData):
         from torchvision import datasets
 
         folder = self.root / self.name / "raw"
+        created = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             getattr(datasets, self.name)(self.root, download=True)  # checks each file's MD5
-        except (OSError, RuntimeError) as error:
-            if folder.is_dir() and not any(folder.iterdir()):
-                os.removedirs(folder)
-            reason = str(error).splitlines()[0].rstrip(": ")
+        except (OSError, RuntimeError, HTTPException) as error:
+            for path in created:
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(": ")
             raise FileNotFoundError(
                 f"root={self.root} does not hold {self.name}, nor can it be downloaded ({reason})\n"
                 f"put {', '.join(FILES)} (plain or .gz) into {folder.absolute()}"
@@ -103,7 +106,7 @@ def read_idx(path: Path | None) -> Tensor:
     assert path is not None
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except (EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path} is not an IDX file of unsigned bytes")

@@ -68,8 +68,10 @@ class MLP(nn.Sequential):
         init_std: float = 0.01,
         init_bias: str = "default",
     ) -> None:
-        if any(not isinstance(size, int) or size < 1 for size in hidden):
-            raise ValueError(f"hidden must list layer sizes of at least 1, got {list(hidden)}")
+        for name, listed in (("hidden", hidden), ("sample_shape", sample_shape), ("num_outputs", [num_outputs])):
+            if isinstance(listed, int) or any(not isinstance(size, int) or size < 1 for size in listed):
+                raise ValueError(f"{name} must have sizes of at least 1, got {listed}")
+        make_activation = _choose("activation", activation, ACTIVATIONS)
         dropouts = [dropout] * len(hidden) if isinstance(dropout, int | float) else list(dropout)
         if len(dropouts) != len(hidden):
             raise ValueError(f"dropout must be one number or one per hidden layer ({len(hidden)}), got {len(dropouts)}")
@@ -78,7 +80,7 @@ class MLP(nn.Sequential):
         sizes = [prod(sample_shape), *hidden]
         for i, (num_in, num_out) in enumerate(pairwise(sizes)):
             layers[f"hidden_{i}"] = nn.Linear(num_in, num_out)
-            layers[f"activation_{i}"] = _choose("activation", activation, ACTIVATIONS)()
+            layers[f"activation_{i}"] = make_activation()
             _add_dropout(layers, f"dropout_{i}", "dropout", dropouts[i])
         layers["output"] = nn.Linear(sizes[-1], num_outputs)
         _add_dropout(layers, "output_dropout", "output_dropout", output_dropout)

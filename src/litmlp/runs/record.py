@@ -84,56 +84,51 @@ def best_checkpoint(trainer: Trainer) -> str | None:
     return None
 
 
-def finish(
-    run_dir: Path,
-    cfg: DictConfig,
-    trainer: Trainer,
-    fit_metrics: dict[str, float],
-    test_metrics: dict[str, float],
-    started: float,
-) -> float | None:
-    """Write `metrics.json`, say what came out, and return the monitored metric for a sweeper."""
-    best_value = next(
-        (
-            float(callback.best_model_score)
-            for callback in trainer.checkpoint_callbacks
-            if isinstance(callback, ModelCheckpoint)
-            and callback.monitor == cfg.monitor
-            and callback.best_model_score is not None
-        ),
-        {**fit_metrics, **test_metrics}.get(cfg.monitor),
-    )
+def outcome_of_fit(trainer: Trainer, cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """What training came to; `best` is the monitored metric's best value, its last where no checkpoint goes by it."""
+    metrics = metrics_of(trainer)
+    chosen = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    scores = [
+        each.best_model_score for each in chosen if each.monitor == cfg.monitor and each.best_model_score is not None
+    ]
     best, last = best_checkpoint(trainer), run_dir / "checkpoints" / "last.ckpt"
-    metrics = {
-        "name": cfg.name,
-        "monitor": cfg.monitor,
-        "mode": cfg.mode,
-        "best": best_value,
-        "fit": fit_metrics,
-        "test": test_metrics,
+    return {
+        "best": float(scores[0]) if scores else metrics.get(cfg.monitor),
+        "fit": metrics,
+        "test": {},
         "best_checkpoint": os.path.relpath(best, run_dir) if best else None,
         "last_checkpoint": os.path.relpath(last, run_dir) if last.exists() else None,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "stopped": _why_stopped(trainer),
+    }
+
+
+@rank_zero_only
+def finish(run_dir: Path, cfg: DictConfig, trainer: Trainer, outcome: dict[str, Any], started: float) -> None:
+    """Write `metrics.json`, and say what came out."""
+    metrics = {
+        "name": cfg.name,
+        "monitor": cfg.monitor,
+        "mode": cfg.mode,
+        **outcome,
         "seconds": round(time.time() - started, 2),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "seed": cfg.seed,
-        "devices": trainer.num_devices * trainer.num_nodes,
+        "devices": trainer.world_size,
         "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
         "git": _git(),
     }
-    if trainer.is_global_zero:
-        _write(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        _announce(run_dir, trainer, metrics)
-    return best_value
+    _write(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    _announce(run_dir, trainer, metrics)
 
 
 def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any]) -> None:
     where = Path(os.path.relpath(run_dir)) if run_dir.is_relative_to(Path.cwd()) else run_dir
-    lines = [f"{metrics['epochs']} epochs in {metrics['seconds']:.1f} s; {metrics['stopped']}"]
+    epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
+    lines = [f"{epochs} in {metrics['seconds']:.1f} s; {metrics['stopped']}"]
     for stage in ("fit", "test"):
         shown = {key: value for key, value in metrics[stage].items() if not key.startswith("norm/")}
         lines += [f"  {key:<14}{value:.4f}" for key, value in sorted(shown.items())]
@@ -149,7 +144,7 @@ def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any]) -> None:
 def _why_stopped(trainer: Trainer) -> str:
     for callback in trainer.early_stopping_callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
-            return f"early stopping: {callback.stopping_reason_message.strip()}"
+            return f"early stopping: {callback.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"
     if trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs:
         return "reached trainer.max_epochs"
     if trainer.max_steps == trainer.global_step:

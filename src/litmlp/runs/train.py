@@ -15,6 +15,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from litmlp.data.in_memory import InMemoryData
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record
 from litmlp.runs.errors import InputError, blamed_on
@@ -22,6 +23,8 @@ from litmlp.runs.errors import InputError, blamed_on
 warnings.filterwarnings(
     "ignore", message=".*LeafSpec.*"
 )  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
+warnings.filterwarnings("ignore", message=".*Total length of `list`.*")  # an empty list of validation loaders is meant
+warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # the CSV logger finds config.yaml there
 logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its INFO is about devices and products
 
@@ -46,16 +49,18 @@ def train(cfg: DictConfig) -> float | None:
     has_validation = bool(data.val_dataloader())
     logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
     check_monitors(cfg, logged, has_validation)
+    _check_last_batch(cfg, data, trainer)
 
     record.start(run_dir, cfg, HydraConfig.get().overrides.task)
     record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
     trainer.fit(task, datamodule=data)
-    fit_metrics = record.metrics_of(trainer)  # the test replaces them
-    best = record.best_checkpoint(trainer) if has_validation else None
+    outcome = record.outcome_of_fit(trainer, cfg, run_dir)  # now, for the test replaces metrics and callbacks' states
     if cfg.test:
+        best = record.best_checkpoint(trainer) if has_validation else None
         trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
-    test_metrics = record.metrics_of(trainer) if cfg.test else {}
-    return record.finish(run_dir, cfg, trainer, fit_metrics, test_metrics, started)
+        outcome["test"] = record.metrics_of(trainer)
+    record.finish(run_dir, cfg, trainer, outcome, started)
+    return outcome["best"]
 
 
 def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
@@ -110,6 +115,27 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
         if monitor.startswith("val_") and not has_validation:
             fix = "there is no validation set; set data.val_size, or callbacks=no_validation monitor=train_loss"
         raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
+    every, scheduler = cfg.trainer.check_val_every_n_epoch or 1, cfg.scheduler
+    if (
+        str(scheduler.get("monitor")).startswith("val_")
+        and scheduler.interval == "epoch"
+        and scheduler.frequency % every
+    ):
+        raise InputError(
+            f"scheduler.frequency={scheduler.frequency}: {scheduler.monitor} comes every {every} epochs "
+            f"(trainer.check_val_every_n_epoch); set scheduler.frequency={every}"
+        )
+
+
+def _check_last_batch(cfg: DictConfig, data: Any, trainer: Trainer) -> None:
+    """Processes average their gradients, which is the mean over the batch only where their shares are equal."""
+    if trainer.world_size > 1 and isinstance(data, InMemoryData) and data.train is not None:
+        num_last = len(data.train.y) % data.batch_size
+        if num_last % trainer.world_size:
+            raise InputError(
+                f"trainer.devices={cfg.trainer.devices}: cannot share the last batch of {num_last} samples evenly; "
+                "change data.batch_size or data.val_size"
+            )
 
 
 # What Lightning's constructors accept and then mishandle: key -> smallest whole number that makes sense

@@ -97,10 +97,12 @@ class SupervisedTask(LightningModule):
         self.train_loss.reset()
         # Lightning steps a plateau per epoch after the callbacks that follow, which save checkpoints: what is resumed
         # would then lack the step. So it is stepped here.
-        if self.scheduler.interval == "epoch" and (self.current_epoch + 1) % self.scheduler.frequency == 0:
-            plateau = self.lr_schedulers()
-            if isinstance(plateau, ReduceLROnPlateau):
-                plateau.step(self.trainer.callback_metrics[str(self.scheduler.monitor)])
+        plateau = self.lr_schedulers()
+        if isinstance(plateau, ReduceLROnPlateau) and self.scheduler.interval == "epoch":
+            value = self.trainer.callback_metrics.get(str(self.scheduler.monitor))
+            is_due = (self.current_epoch + 1) % self.scheduler.frequency == 0
+            if is_due and value is not None:  # a run that max_steps ends within its first epoch has no val_loss
+                plateau.step(value)
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
         if metric is None or self.scheduler.interval == "step":
@@ -122,12 +124,15 @@ class SupervisedTask(LightningModule):
 
     def _score(self, scores: MetricCollection, batch: Samples) -> None:
         x, y = batch
+        if len(y) == 0:  # this process's share of a batch smaller than the number of processes
+            return
         output = self.model(x)
         # each metric takes from these what its update() names
         scores.update(preds=output, target=y, value=self.loss(output, y), weight=len(y))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(parameter_groups(self.model, self.decay, self.param_groups))
+        self.trainer.fit_loop.setup_data()  # else the number of batches is unknown where max_steps ends the run
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer, num_steps, steps_per_epoch)}
