@@ -1,0 +1,205 @@
+"""What docs/results.md says and shows of the runs that scripts/reproduce.py made."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")  # Okabe and Ito's, told apart by all
+DROPOUT, NO_DROPOUT = "fashion_dropout", "fashion_dropout without dropout"
+FEW = " on 5,000 images"  # ends the names of both, trained on that many
+Runs = Sequence[str]  # run directories of one setting, one for each seed
+
+
+def metrics_of(run: str) -> dict[str, Any]:
+    return json.loads((Path(run) / "metrics.json").read_text())
+
+
+def score(mean: float, std: float | None) -> str:
+    shown = [f"{number:.4f}" if number == 0 or abs(number) >= 1e-3 else f"{number:.1e}" for number in (mean, std or 0)]
+    return shown[0] if std is None else f"{shown[0]} ({shown[1]})"
+
+
+def findings(runs: Mapping[str, Runs]) -> Iterator[str]:
+    """Each claim of the notes with what was measured: it says that the means rise in the order of the names."""
+
+    def final(key: str) -> Callable[[str], float]:
+        return lambda run: (metrics_of(run)["fit"] | metrics_of(run)["test"])[key]
+
+    def best(run: str) -> float:
+        return metrics_of(run)["best"]
+
+    def loss_gap(run: str) -> float:
+        return final("test_loss")(run) - final("train_loss")(run)
+
+    def accuracy_gap(run: str) -> float:
+        return train_accuracy(run)[-1] - final("test_acc")(run)
+
+    claims: list[tuple[str, str, Callable[[str], float], list[str]]] = []
+    for data in ("", " on Fashion-MNIST"):
+        sgd, momentum, step, plateau = (f"mnist_{name}{data}" for name in ("sgd", "momentum", "step", "plateau"))
+        by_batch = "Decay counted in batches costs accuracy, the plateau the most"
+        claims.append(("Momentum beats plain SGD", "Test accuracy", final("test_acc"), [sgd, momentum]))
+        claims.append((by_batch, "Test accuracy", final("test_acc"), [plateau, step, momentum]))
+    decay = ["weight_decay: 3.0", "weight_decay: 0.0"]
+    gap_shrinks = "Weight decay 3 shrinks the gap between train and test loss"
+    claims.append(("Weight decay 3 shrinks the norm", "L2 norm", final("norm/all"), decay))
+    claims.append(("Weight decay 3 lowers the test loss", "Test loss", final("test_loss"), decay))
+    claims.append((gap_shrinks, "Test minus train loss", loss_gap, decay))
+    for size in ("", FEW):
+        pair = [DROPOUT + size, NO_DROPOUT + size]
+        gap_shrinks = "Dropout narrows the gap between train and test accuracy"
+        claims.append((gap_shrinks, "Train minus test accuracy", accuracy_gap, pair))
+        claims.append(("Dropout raises the test accuracy", "Test accuracy", final("test_acc"), pair[::-1]))
+    for schedule in ("plateau", "step", "exponential", "inverse_time"):
+        pair = [f"annealing: {schedule}", "annealing: constant"]
+        claims.append((f"Annealing ({schedule}) beats a constant rate", "Validation loss", best, pair))
+    pair = ["optimizers: sgd_momentum", "optimizers: sgd"]
+    claims.append(("Momentum beats plain SGD on the digits", "Validation loss", best, pair))
+    sizes = [f"batch_size: {size}" for size in (8, 32, 128, 512)]
+    claims.append(("At the same rate, smaller batches learn more in 20 epochs", "Validation loss", best, sizes))
+    for claim, what, measure, names in claims:
+        if all(name in runs for name in names):
+            values = [[measure(run) for run in runs[name]] for name in names]
+            means, stds = [fmean(each) for each in values], [stdev(each) if len(each) > 1 else None for each in values]
+            numbers = ", ".join(
+                f"{name} {score(mean, std)}" for name, mean, std in zip(names, means, stds, strict=True)
+            )
+            yield f"- {claim}: **{verdict(means, [std or 0 for std in stds])}**. {what}: {numbers}."
+
+
+def verdict(means: Sequence[float], stds: Sequence[float]) -> str:
+    """Whether the means rise, each by more than the larger of its own and its neighbour's std."""
+    steps = [(means[i + 1] - means[i], max(stds[i : i + 2])) for i in range(len(means) - 1)]
+    if any(rise < -std for rise, std in steps):
+        return "does not hold"
+    return "holds" if all(rise > std for rise, std in steps) else "cannot be told"
+
+
+def curve(run: str, tag: str) -> tuple[list[int], list[float]]:
+    """Steps and values of what the run logged under that tag."""
+    events = _events(run).Scalars(tag)
+    return [event.step for event in events], [event.value for event in events]
+
+
+@cache
+def _events(run: str) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
+
+    return EventAccumulator(run, size_guidance={"scalars": 0}).Reload()
+
+
+def mean_and_std(curves: Sequence[Sequence[float]]) -> tuple[Any, Any]:
+    """Over curves, at each epoch that all of them reach; the std has ddof 1, and is 0 for a single curve."""
+    import numpy as np
+
+    values = np.array([each[: min(map(len, curves))] for each in curves])
+    return values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+
+
+def by_epoch(runs: Runs, tag: str) -> tuple[Any, Any]:
+    return mean_and_std([curve(run, tag)[1] for run in runs])
+
+
+def train_accuracy(run: str) -> list[float]:
+    """Accuracy on the training set after each epoch, with nothing dropped, from the run's checkpoint of each."""
+    path = Path(run) / "train_accuracy.json"
+    if not path.is_file():
+        import torch
+        from omegaconf import DictConfig, OmegaConf
+
+        from litmlp.runs.train import construct
+
+        cfg = OmegaConf.load(Path(run) / "config.yaml")
+        assert isinstance(cfg, DictConfig)
+        data, task, _ = construct(cfg, Path(run))
+        data.prepare_data()
+        data.setup()
+        task.eval()
+        scores = []
+        for checkpoint in sorted(Path(run).glob("checkpoints/epoch=*.ckpt")):
+            task.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+            with torch.no_grad():
+                chunks = zip(data.train.x.split(5000), data.train.y.split(5000), strict=True)
+                right = sum(int((task(data.transform(x)).argmax(1) == y).sum()) for x, y in chunks)
+            scores.append(right / len(data.train.y))
+        path.write_text(json.dumps(scores))
+    return json.loads(path.read_text())
+
+
+def draw_weight_decay(axes: Any, runs: Mapping[str, Runs]) -> None:
+    for color, (decay, repeats) in zip(COLORS, runs.items(), strict=False):
+        norm = by_epoch(repeats, "norm/all")[0][-1]
+        for stage, tag, style in (("train", "train_loss", "--"), ("test", "val_loss", "-")):
+            loss, _ = by_epoch(repeats, tag)
+            label = f"decay {float(decay):g}, {stage}" + (
+                f" (L2 norm at the end {norm:.3g})" if stage == "test" else ""
+            )
+            axes.plot(range(1, len(loss) + 1), loss, style, color=color, label=label)
+    axes.set(yscale="log", xlabel="epoch", ylabel="mean squared error")
+    axes.legend(frameon=False)
+
+
+def draw_dropout(axes: Any, runs: Mapping[str, Runs]) -> None:
+    """The first two of `runs` in the upper row, the last two in the lower."""
+    for i, (label, repeats) in enumerate(runs.items()):
+        train, _ = mean_and_std([train_accuracy(run) for run in repeats])
+        test, _ = by_epoch(repeats, "val_acc")
+        num_epochs, row, color = metrics_of(repeats[0])["epochs"], axes[i // 2], COLORS[i % 2]
+        epochs = [num_epochs * (n + 1) / len(test) for n in range(len(test))]
+        row[0].plot(epochs, 100 * train, "--", color=color, label=f"{label}, train")
+        row[0].plot(epochs, 100 * test, color=color, label=f"{label}, unseen")
+        row[1].plot(epochs, 100 * (train - test), color=color, label=label)
+        for each, unit in zip(row, ("accuracy (%)", "train minus unseen (points)"), strict=True):
+            each.set(xlabel="epoch", ylabel=unit)
+            each.legend(frameon=False)
+
+
+def draw_schedules(axes: Any, runs: Mapping[str, Runs]) -> None:
+    for each in axes.flat[len(runs) :]:
+        each.remove()
+    for i, (each, (name, repeats)) in enumerate(zip(axes.flat, runs.items(), strict=False)):
+        steps, rates = curve(repeats[0], "lr/decay")
+        each.plot(steps, rates, color=COLORS[0])
+        each.set_title(name, fontsize=11)
+        each.set_ylim(0, 0.056)
+        each.set_ylabel("learning rate" if i % axes.shape[1] == 0 else "")
+        each.set_xlabel("step" if i >= len(runs) - axes.shape[1] else "")
+
+
+def draw_optimizers(axes: Any, runs: Mapping[str, Runs]) -> None:
+    for color, (name, repeats) in zip(COLORS, runs.items(), strict=False):
+        loss, std = by_epoch(repeats, "val_loss")
+        epochs = range(1, len(loss) + 1)
+        axes.plot(epochs, loss, color=color, label=name)
+        axes.fill_between(epochs, loss - std, loss + std, color=color, alpha=0.15, linewidth=0)
+    axes.set(yscale="log", xlabel="epoch", ylabel="validation loss (cross-entropy)")
+    axes.legend(frameon=False)
+
+
+PICTURES: dict[str, tuple[Any, dict[str, Any]]] = {  # name -> what draws it, and the shape of its axes
+    "weight_decay": (draw_weight_decay, {"figsize": (9, 4.5)}),
+    "dropout": (draw_dropout, {"figsize": (9, 7.5), "nrows": 2, "ncols": 2}),
+    "schedules": (draw_schedules, {"figsize": (9, 7.5), "nrows": 4, "ncols": 3, "sharex": True, "sharey": True}),
+    "optimizers": (draw_optimizers, {"figsize": (9, 4.5)}),
+}
+
+
+def draw(name: str, runs: Mapping[str, Runs], folder: Path) -> None:
+    """Write `folder`/`name`.png, 900 pixels wide: `runs` by the name that each setting has in the picture."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams |= {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.8}
+    fill, shape = PICTURES[name]
+    figure, axes = plt.subplots(layout="constrained", **shape)
+    fill(axes, runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=100)
+    plt.close(figure)
