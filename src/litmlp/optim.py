@@ -38,8 +38,16 @@ def parameter_groups(
         Groups with the keys `name`, `params`, and those options that differ from the optimizer's.
 
     Raises:
-        ValueError: a pattern that matches no parameter, or only those that an earlier rule took.
+        ValueError: a rule without pattern, with a negative rate, or whose pattern matches no parameter, or only those
+            that an earlier rule took.
     """
+    if decay not in ("weights", "all"):
+        raise ValueError(f"decay must be weights or all, got {decay!r}")
+    for rule in rules:
+        if not isinstance(rule, Mapping) or not isinstance(rule.get("pattern"), str):
+            raise ValueError(f"param_groups: each rule needs a pattern, got {rule}")
+        if any(rule.get(option, 0) < 0 for option in ("lr", "weight_decay")):
+            raise ValueError(f"param_groups: lr and weight_decay must be at least 0, got {rule}")
     groups: dict[str, dict[str, Any]] = {}
     exempt = set() if decay == "all" else {id(parameter) for parameter in _not_decayed(model)}
     patterns = [re.compile(rule["pattern"]) for rule in rules]
@@ -89,16 +97,8 @@ class Schedule:
     """
 
     # What torch's schedulers accept and then mishandle.
-    LEAST = {
-        "step_size": 1,
-        "T_max": 1,
-        "total_steps": 1,
-        "total_iters": 1,
-        "patience": 0,
-        "cooldown": 0,
-        "gamma": 0,
-        "min_lr": 0,
-    }
+    WHOLE = {"step_size": 1, "T_max": 1, "total_steps": 1, "total_iters": 1, "patience": 0, "cooldown": 0}
+    POSITIVE = ("gamma", "min_lr", "max_lr", "eta_min", "power", "k")
 
     def __init__(
         self,
@@ -117,10 +117,12 @@ class Schedule:
             raise ValueError(f"frequency must be a whole number of at least 1, got {frequency}")
         if not isinstance(warmup_steps, int) or warmup_steps < 0:
             raise ValueError(f"warmup_steps must be a whole number of at least 0, got {warmup_steps}")
-        for option, least in self.LEAST.items():
-            value = options.get(option)
-            if isinstance(value, int | float) and value < least:
-                raise ValueError(f"{option} must be at least {least}, got {value}")
+        for option, value in options.items():
+            least = self.WHOLE.get(option)
+            if least is not None and value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{option} must be a whole number of at least {least}, got {value}")
+            if option in self.POSITIVE and isinstance(value, int | float) and value < 0:
+                raise ValueError(f"{option} must be at least 0, got {value}")
         self.factory, self.options = factory, options
         self.interval, self.frequency, self.monitor, self.name = interval, frequency, monitor, name
         self.warmup_steps, self.run_length_as = warmup_steps, run_length_as

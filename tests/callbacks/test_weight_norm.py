@@ -108,13 +108,11 @@ def test_every_n_steps_the_norms_arrive_at_the_steps_they_follow(tmp_path, every
             assert value == pytest.approx(recorder.norms[step][i])
 
 
-@pytest.mark.xfail(strict=True, reason="an epoch's last step that every_n_steps divides is logged twice")
 def test_no_step_is_logged_twice(tmp_path):
     fit(make_task(), [WeightNorm(1)], TensorBoardLogger(tmp_path, name="", version=""))
     assert [step for step, _ in curves(tmp_path)["norm/all"]] == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.xfail(strict=True, reason="each accumulated batch is logged, the first at step -1")
 def test_every_n_steps_counts_optimizer_steps_where_batches_accumulate(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version="")
     fit(make_task(), [WeightNorm(1)], logger, accumulate_grad_batches=2)  # of 3 batches: two steps an epoch
@@ -128,9 +126,6 @@ def test_without_a_logger_the_norms_are_metrics_of_the_run():
     assert [trainer.callback_metrics[tag].item() for tag in TAGS] == pytest.approx(recorder.norms[-1])
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AttributeError, reason="task.model is read before it is asked whether it is there"
-)
 def test_a_task_of_another_kind_has_its_norms_logged(tmp_path):
     class Regression(LightningModule):
         def __init__(self):

@@ -214,7 +214,6 @@ def test_warmed_up_training_is_a_plain_loop_bit_for_bit(optimizer):
     assert_same(recorder, Plain(OPTIMIZERS[optimizer], warmed_up, "step"))
 
 
-@pytest.mark.xfail(strict=True, reason="Lightning calls loader.sampler.set_epoch, which Batches does not offer")
 def test_each_epoch_of_a_run_has_the_order_of_seed_and_epoch():
     recorder = Recorder()
     fit(make_task(), make_data(shuffle=True, seed=4), callbacks=[recorder])
@@ -236,7 +235,6 @@ def test_a_plateau_with_a_frequency_skips_epochs():
     assert [lr for lr, _ in recorder.rates[::NUM_BATCHES]] == [0.3, 0.3, 0.15, 0.15, 0.075]
 
 
-@pytest.mark.xfail(strict=True, reason="Lightning counts batches of the epoch, not optimizer steps")
 @pytest.mark.parametrize("options", [{"frequency": 4}, {"frequency": 2, "accumulate": 2}], ids=str)
 def test_a_frequency_in_steps_counts_optimizer_steps_across_epochs(options):
     accumulate = options.pop("accumulate", 1)
@@ -267,14 +265,12 @@ def test_max_steps_bounds_the_length_of_the_run():
     assert recorder.rates[-1][0] == pytest.approx(0.5 / 25 / 1e4)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="the number of batches is infinite before data are set up")
 def test_a_run_may_be_limited_by_max_steps_alone():
     recorder = Recorder()
     fit(make_task(), max_epochs=-1, max_steps=9, callbacks=[recorder])
     assert len(recorder.rates) == 9
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="val_loss is not there yet in the first epoch")
 def test_a_plateau_waits_for_validation_that_does_not_run_every_epoch():
     fit(make_task(schedule=SCHEDULES["plateau per epoch"][0]), check_val_every_n_epoch=2)
 

@@ -156,6 +156,8 @@ class InMemoryData(LightningDataModule, ABC):
                 raise ValueError(f"normalize must be null, fit or [mean, std], got {normalize!r}")
         elif normalize is not None and (len(normalize) != 2 or normalize[1] <= 0):
             raise ValueError(f"normalize must be [mean, std] with std above 0, got {list(normalize)}")
+        if augment is not None and not callable(augment):
+            raise ValueError(f"augment must be null or a callable on a batch, got {augment!r}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.validate_on_test, self.split_seed = val_size, validate_on_test, split_seed
         self.seed, self.shuffle = seed, shuffle
@@ -301,7 +303,7 @@ def _count(name: str, size: float, y: Tensor, stratify: bool) -> int:
     if count >= len(y):
         raise ValueError(f"{name}={size} leaves nothing of the {len(y):,} samples to train on")
     least = len(y.unique()) if stratify else 1
-    if 0 < size and count < least:
+    if size > 0 and count < least:
         raise ValueError(f"{name}={size} of {len(y):,} samples is {count}, but it takes {least}, or 0 for none")
     return count
 

@@ -69,7 +69,7 @@ class MLP(nn.Sequential):
         init_bias: str = "default",
     ) -> None:
         for name, listed in (("hidden", hidden), ("sample_shape", sample_shape), ("num_outputs", [num_outputs])):
-            if isinstance(listed, int) or any(not isinstance(size, int) or size < 1 for size in listed):
+            if not isinstance(listed, Sequence) or any(not isinstance(size, int) or size < 1 for size in listed):
                 raise ValueError(f"{name} must have sizes of at least 1, got {listed}")
         make_activation = _choose("activation", activation, ACTIVATIONS)
         dropouts = [dropout] * len(hidden) if isinstance(dropout, int | float) else list(dropout)

@@ -1,12 +1,14 @@
 """Errors that a user can cause, worded for that user."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 
 class InputError(Exception):
@@ -22,6 +24,19 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(matches[:2])}?" if matches else ""
 
 
+_typed: ContextVar[Sequence[str]] = ContextVar("_typed", default=())
+
+
+@contextmanager
+def typed(overrides: Sequence[str]) -> Iterator[None]:
+    """Let errors be blamed, where it is unclear what they are about, on one of these overrides of the user's."""
+    token = _typed.set(overrides)
+    try:
+        yield
+    finally:
+        _typed.reset(token)
+
+
 @contextmanager
 def blamed_on(cfg: DictConfig, section: str) -> Iterator[None]:
     """Turn what a constructor, or the data, says of bad values into an InputError about the key that holds them."""
@@ -31,9 +46,14 @@ def blamed_on(cfg: DictConfig, section: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
-        if not isinstance(cause, ValueError | TypeError | OSError | ImportError) and not _is_misconfiguration(cause):
+        expected = (
+            ValueError | TypeError | LookupError | ArithmeticError | OSError | ImportError | OmegaConfBaseException
+        )
+        if not isinstance(cause, expected) and not _is_misconfiguration(cause):
             raise
         message = re.sub(r"\s*\n\s*", "\n", str(cause).strip()) or type(cause).__name__
+        if isinstance(cause, OmegaConfBaseException):
+            message = message.splitlines()[0]
         raise InputError(f"{_culprit(cfg, section, message)}: {message}") from error
 
 
@@ -42,20 +62,31 @@ def _is_misconfiguration(error: BaseException) -> bool:
 
 
 def _culprit(cfg: DictConfig, section: str, message: str) -> str:
-    """The key of the section that the message is about, with its value: by its name, else by its value."""
+    """The key of the section that the message is about, with its value: by what was typed, its name, its value."""
     leaves = {key: value for key, value in leaves_of(cfg, section) if not key.split(".")[-1].startswith("_")}
-    by_name = [key for key in leaves if re.search(rf"\b{re.escape(key.split('.')[-1])}\b", message)]
-    by_value = [
-        key for key, value in leaves.items() if re.search(rf"(?<![\w.]){re.escape(str(value))}(?![\w.])", message)
-    ]
-    both = [key for key in by_name if key in by_value]
-    key = next(iter([*both, *by_name, *by_value]), None)
-    return section if key is None else f"{key}={as_typed(leaves[key])}"
+    words = set(re.findall(r"[\w.-]*\w", message))
+
+    def score(key: str) -> tuple[bool, bool, bool]:
+        value = leaves[key]
+        values = {str(each) for each in value} if isinstance(value, list) else {str(value)}
+        named, valued = key.split(".")[-1] in words, bool(values & words)
+        return (named and valued, named, valued)
+
+    keys = [key for key in leaves if any(override.lstrip("+").startswith(f"{key}=") for override in _typed.get())]
+    best = max(keys, key=score, default=None)
+    if best is None:
+        best = max((key for key in leaves if any(score(key))), key=score, default=None)
+    return section if best is None else f"{best}={as_typed(leaves[best])}"
 
 
 def leaves_of(cfg: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of everything in a section that is not itself a section; a list counts as one value."""
-    node = OmegaConf.select(cfg, section)
+    try:
+        node = OmegaConf.select(cfg, section)
+    except OmegaConfBaseException:  # an interpolation of what is not there
+        parent, _, name = section.rpartition(".")
+        yield section, OmegaConf.to_container(OmegaConf.select(cfg, parent))[name]  # type: ignore[index,call-overload]
+        return
     if not isinstance(node, DictConfig):
         yield section, OmegaConf.to_container(node) if OmegaConf.is_list(node) else node
         return

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import traceback
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from litmlp.runs.compare import compare, find_runs, table, write_summary
-from litmlp.runs.errors import InputError
+from litmlp.runs.errors import InputError, typed
 from litmlp.runs.overrides import check_overrides, compose_or_complain
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,7 @@ def run(main: Callable[[], Any], conf: str) -> None:
     _full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1" or any(arg.startswith("debug=") for arg in sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises what went wrong instead of printing it
     try:
-        _expand_from()
-        _check(conf)
+        _check(conf, _read_command_line())
         main()
         _report_sweep()
     except Exception as error:
@@ -60,7 +59,8 @@ def job() -> Iterator[None]:
     hydra = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
     try:
-        yield
+        with typed(OmegaConf.to_container(hydra.overrides.task)):  # type: ignore[arg-type]  # a list of strings
+            yield
     except Exception as error:
         if isinstance(error, InputError) and hydra.mode == RunMode.RUN:
             _remove_unused(directory)
@@ -83,42 +83,51 @@ class NoteSweep(Callback):
         NoteSweep.directory = Path(config.hydra.sweep.dir)
 
 
-def _expand_from() -> None:
-    """`from=RUN_DIR` becomes Hydra's way to say: compose conf/from.yaml, which includes RUN_DIR/config.yaml."""
-    given = [arg for arg in sys.argv[1:] if arg.startswith("from=")]
-    if not given:
-        return
-    run_dir = Path(given[-1].removeprefix("from=")).expanduser().resolve()
-    if not (run_dir / "config.yaml").is_file():
-        raise InputError(f"{given[-1]}: no run directory, it holds no config.yaml")
-    rest = [arg for arg in sys.argv[1:] if arg not in given]
-    sys.argv[1:] = ["--config-name=from", f"hydra.searchpath=['file://{run_dir}']", *rest]
+def _read_command_line() -> Namespace:
+    """Parse sys.argv as Hydra will, and rewrite it so that flags may stand anywhere and `from=RUN_DIR` means something.
 
-
-def _check(conf: str) -> None:
-    """Complain of what is wrong with the command line before Hydra makes a directory; for a sweep, of all its jobs."""
+    `from=RUN_DIR` becomes Hydra's way to say: compose conf/from.yaml, which includes RUN_DIR/config.yaml.
+    """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--config-name", default="train")
-    parser.add_argument("--multirun", "-m", action="store_true")
-    asks = parser.add_argument_group("print something and leave")
-    asks.add_argument("--cfg", "-c")
-    asks.add_argument("--package", "-p")
-    asks.add_argument("--info", "-i", nargs="?", const="all")
-    args, other_flags = parser.parse_known_intermixed_args()
-    if any(flag in other_flags for flag in ("--help", "-h")) and not args.overrides:
+    for flags in ("--config-name -cn", "--config-path -cp", "--config-dir -cd", "--cfg -c", "--package -p"):
+        parser.add_argument(*flags.split())
+    for flags in ("--multirun -m", "--run -r", "--resolve", "--help -h", "--hydra-help", "--version"):
+        parser.add_argument(*flags.split(), action="store_true")
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    args, unknown = parser.parse_known_intermixed_args()
+    if unknown:
+        raise InputError(f"{unknown[0]}: there is no such flag; --hydra-help lists them")
+    flags_given = [arg for arg in sys.argv[1:] if arg not in args.overrides]
+    sources = [override for override in args.overrides if override.startswith("from=")]
+    if sources:
+        run_dir = Path(sources[-1].removeprefix("from=")).expanduser().resolve()
+        if not (run_dir / "config.yaml").is_file():
+            raise InputError(f"{sources[-1]}: no run directory, it holds no config.yaml")
+        rest = [override for override in args.overrides if override not in sources]
+        args.overrides = [f"hydra.searchpath=['file://{run_dir}']", *rest]
+        args.config_name = "from"
+        flags_given.append("--config-name=from")
+    sys.argv[1:] = [*flags_given, *args.overrides]
+    return args
+
+
+def _check(conf: str, args: Namespace) -> None:
+    """Complain of what is wrong with the command line before Hydra makes a directory; for a sweep, of all its jobs."""
+    asks_about_hydra = args.hydra_help or args.shell_completion or args.version
+    is_other_config = args.config_path or args.config_dir or args.config_name not in (None, "from")
+    if asks_about_hydra or is_other_config or (args.help and not args.overrides):
         return
-    if any(
-        flag.startswith(("-cn", "-cp", "-cd", "--config", "--hydra-help", "--shell", "-sc")) for flag in other_flags
-    ):
-        return  # another configuration than ours, or a question about Hydra
+    config_name = args.config_name or "train"
     with initialize_config_dir(conf, version_base="1.3"):
-        jobs, is_sweep = check_overrides(args.config_name, args.overrides)
-        if (is_sweep or args.multirun) and not (args.cfg or args.info or other_flags):
+        jobs, is_sweep = check_overrides(config_name, args.overrides, args.multirun)
+        if is_sweep and not (args.cfg or args.info or args.help):
             from litmlp.runs.train import construct  # brings torch, which a sweep needs anyway
 
             for overrides in jobs:
-                *_, trainer = construct(compose_or_complain(args.config_name, overrides), Path())
+                with typed(overrides):
+                    *_, trainer = construct(compose_or_complain(config_name, overrides), Path())
                 if trainer.world_size > 1:
                     raise InputError(
                         f"trainer.devices={trainer.num_devices}: a sweep's jobs run in one process each so far"
@@ -151,9 +160,13 @@ def _report_sweep() -> int:
 
 
 def _remove_unused(directory: Path) -> None:
-    """Remove a run directory that holds at most the log, and the folders above that it leaves empty."""
+    """Remove a run directory that holds at most the log, and the folders above, up to here, that it leaves empty."""
     for handler in logging.getLogger().handlers:
         handler.close()
     if {path.name for path in directory.iterdir()} <= {LOG_FILE}:
         (directory / LOG_FILE).unlink(missing_ok=True)
-        os.removedirs(directory)
+        directory.rmdir()
+        for folder in directory.parents:
+            if Path.cwd() not in folder.parents or any(folder.iterdir()):
+                break
+            folder.rmdir()

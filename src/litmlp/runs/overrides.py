@@ -1,5 +1,6 @@
 """What can be known of a command line without torch: groups, choices, keys, and the kind of each value."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litmlp.runs.errors import InputError, as_typed, nearest
 
+# Keys that take other kinds of value than the one that their YAML shows.
+OTHER_KINDS = {
+    "seed": "null",
+    "trainer.devices": "a string",
+    "trainer.precision": "a number",
+    "data.normalize": "a string",
+}
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -29,7 +38,7 @@ class Setting:
         return self.key if self.text is None else f"{self.key}={self.text}"
 
 
-def check_overrides(config_name: str, overrides: list[str]) -> tuple[list[list[str]], bool]:
+def check_overrides(config_name: str, overrides: list[str], multirun: bool = False) -> tuple[list[list[str]], bool]:
     """Check a command line against conf/, inside `hydra.initialize_config_dir`.
 
     Returns:
@@ -56,9 +65,13 @@ def check_overrides(config_name: str, overrides: list[str]) -> tuple[list[list[s
         typed = {override.get_key_element() for override in parsed}
         from_config = parser.parse_overrides([f"{k}={v}" for k, v in sweeper_params.items() if k not in typed])
         _check_groups(loader, from_config)
-        is_sweep = str(OmegaConf.select(first, "hydra.mode")) == "RunMode.MULTIRUN"
-    except HydraException as error:
+        is_sweep = multirun or str(OmegaConf.select(first, "hydra.mode")) == "RunMode.MULTIRUN"
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(_sentence(error)) from error
+    several = next((override for override in parsed if override.is_sweep_override()), None)
+    if several is not None and not is_sweep:
+        key, values = several.get_key_element(), several.input_line.partition("=")[2] if several.input_line else ""
+        raise InputError(f"{key}={values}: several values take --multirun (-m); a list is written {key}=[{values}]")
 
     options = [list(_settings(override)) for override in [*from_config, *parsed]]
     shaping = {o.get_key_element() for o in [*from_config, *parsed] if _shapes_reference(loader, o)}
@@ -78,7 +91,7 @@ def compose_or_complain(config_name: str, overrides: list[str]) -> DictConfig:
     """Compose, inside `hydra.initialize_config_dir`; what Hydra objects to becomes an InputError."""
     try:
         return compose(config_name, overrides)
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(_sentence(error)) from error
 
 
@@ -115,7 +128,9 @@ def _check_groups(loader: ConfigLoader, overrides: list[Override]) -> None:
         choices = loader.get_group_options(override.key_or_group)
         for setting in _settings(override):
             for choice in setting.value if isinstance(setting.value, list) else [setting.value]:
-                if choice is not None and str(choice) not in choices:
+                if choice is None:
+                    raise InputError(f"{setting}: name a choice, or leave the group out with ~{override.key_or_group}")
+                if str(choice) not in choices:
                     raise InputError(
                         f"{override.key_or_group}={choice}: there is no such choice{nearest(str(choice), choices)}\n"
                         f"choices of {override.key_or_group}: {', '.join(choices)}"
@@ -141,23 +156,25 @@ def _check_value(cfg: DictConfig, setting: Setting) -> None:
             return
     if OmegaConf.is_config(old):
         old = OmegaConf.to_container(old)
-    if not _same_kind(old, setting.value):
+    if isinstance(setting.value, float) and math.isnan(setting.value):
+        raise InputError(f"{setting}: not a number")
+    if not _same_kind(old, setting.value) and _kind(setting.value) != OTHER_KINDS.get(setting.key):
         hint = f"; write {setting.key}=[{setting.text}]" if isinstance(old, list) else ""
         raise InputError(f"{setting}: this takes {_kind(old)} (now {as_typed(old)}), not {_kind(setting.value)}{hint}")
 
 
 def _same_kind(old: Any, new: Any) -> bool:
     """Whether a value may take another's place: the same kind, or one that constructors commonly take beside it."""
-    if old is None or new is None:
+    if old is None:
         return True
+    if new is None:  # what is a list or a name may be left out, a number or a switch not
+        return isinstance(old, list | str)
     if isinstance(new, str) and new.startswith("${"):
         return True
     if _kind(old) == "a number" and isinstance(new, list):  # one for each in place of one for all
         return all(_kind(element) == "a number" for element in new)
     if isinstance(old, list) and _kind(new) == "a number":  # the reverse, but not for a list of sizes
         return any(isinstance(element, float) for element in old)
-    if _kind(old) == "a string":
-        return not isinstance(new, list | dict)
     return _kind(old) == _kind(new)
 
 

@@ -15,7 +15,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 
@@ -25,7 +25,7 @@ LIBRARIES = ("litmlp", "torch", "lightning", "torchmetrics", "hydra-core", "omeg
 
 
 @rank_zero_only
-def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
+def start(run_dir: Path, cfg: DictConfig, overrides: ListConfig) -> None:
     """Claim the run directory by writing `config.yaml`, resolved, and `overrides.yaml`, as typed.
 
     Raises:
@@ -36,7 +36,7 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
             file.write(OmegaConf.to_yaml(cfg, resolve=True))
     except FileExistsError:
         raise InputError(f"hydra.run.dir={run_dir}: holds a run already; choose another directory") from None
-    (run_dir / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    (run_dir / "overrides.yaml").write_text(OmegaConf.to_yaml(overrides))
 
 
 def log_hyperparameters(trainer: Trainer, cfg: DictConfig, metric_keys: Sequence[str]) -> None:

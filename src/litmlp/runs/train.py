@@ -5,6 +5,7 @@ import os
 import secrets
 import time
 import warnings
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ warnings.filterwarnings("ignore", message=".*Total length of `list`.*")  # an em
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # the CSV logger finds config.yaml there
 logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its INFO is about devices and products
+logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # and this a profiler's table
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -46,7 +48,7 @@ def train(cfg: DictConfig) -> float | None:
     with blamed_on(cfg, "data"):
         data.prepare_data()
         data.setup()
-    has_validation = bool(data.val_dataloader())
+    has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
     logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
     check_monitors(cfg, logged, has_validation)
     _check_last_batch(cfg, data, trainer)
@@ -69,6 +71,10 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     The first two are Any for what they have beyond Lightning's classes: data give `sample_shape`, `num_outputs` and
     `batch_size`, a task gives `metric_keys(stage)`.
     """
+    for part in ("data", "model", "task", "optimizer", "scheduler", "trainer"):
+        if cfg.get(part) is None:
+            raise InputError(f"{part}: a run needs one, and this configuration has none")
+    _check_bounds(cfg)
     with blamed_on(cfg, "seed"):
         seed_everything(cfg.seed, verbose=False)
     data = _make(cfg, "data")
@@ -81,11 +87,10 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     with blamed_on(cfg, "scheduler"):
         scheduler(trial, num_steps=1000, steps_per_epoch=10)
     task = _make(cfg, "task", model=model, optimizer=optimizer, scheduler=scheduler)
-    loggers = [_make(cfg, f"logger.{name}", save_dir=run_dir) for name in cfg.logger or {}]
-    callbacks = [_make(cfg, f"callbacks.{name}") for name in cfg.callbacks or {}]
+    loggers = [_make(cfg, f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
+    callbacks = [_make(cfg, f"callbacks.{name}") for name in cfg.get("callbacks") or {}]
     if not loggers:  # these two refuse a trainer without a logger
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
-    _check_bounds(cfg)
     extras = {} if cfg.trainer.profiler else {"profiler": NoProfiler()}
     trainer = _make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir, **extras)
     _check_devices(cfg, trainer, data.batch_size)
@@ -106,12 +111,13 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
     Raises:
         InputError: one is not.
     """
-    sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.callbacks or {})]
+    sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.get("callbacks") or {})]
     for section in sections:
         monitor = OmegaConf.select(cfg, f"{section}.monitor")
-        if monitor is None or monitor in keys:
+        known = ["train_loss"] if section == "scheduler" and cfg.scheduler.interval == "step" else keys
+        if monitor is None or monitor in known:
             continue
-        fix = f"it can be one of: {', '.join(keys)}"
+        fix = f"it can be one of: {', '.join(known)}"
         if monitor.startswith("val_") and not has_validation:
             fix = "there is no validation set; set data.val_size, or callbacks=no_validation monitor=train_loss"
         raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
@@ -138,21 +144,31 @@ def _check_last_batch(cfg: DictConfig, data: Any, trainer: Trainer) -> None:
             )
 
 
-# What Lightning's constructors accept and then mishandle: key -> smallest whole number that makes sense
-LEAST = {
-    "trainer.max_epochs": -1,
-    "trainer.log_every_n_steps": 1,
-    "trainer.check_val_every_n_epoch": 1,
-    "trainer.accumulate_grad_batches": 1,
-    "callbacks.early_stopping.patience": 0,
+# What the libraries' constructors accept and then mishandle: key -> its range, whole numbers where that is an int.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "trainer.max_epochs": (-1, 2**31),
+    "trainer.log_every_n_steps": (1, 2**31),
+    "trainer.check_val_every_n_epoch": (1, 2**31),
+    "trainer.accumulate_grad_batches": (1, 2**31),
+    "trainer.gradient_clip_val": (0.0, inf),
+    "trainer.limit_train_batches": (1e-9, inf),
+    "callbacks.early_stopping.patience": (0, 2**31),
+    "task.loss.label_smoothing": (0.0, 1.0),
 }
 
 
 def _check_bounds(cfg: DictConfig) -> None:
-    for key, least in LEAST.items():
+    for key, (least, most) in RANGES.items():
         value = OmegaConf.select(cfg, key)
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise InputError(f"{key}={value}: must be a whole number of at least {least}")
+        if value is None:
+            continue
+        is_whole = isinstance(least, int)
+        if not isinstance(value, int if is_whole else int | float) or not least <= value <= most:
+            most_said = f" and at most {most:g}" if most < 2**31 else ""
+            raise InputError(
+                f"{key}={value}: must be a {'whole ' if is_whole else ''}number of at least {least:g}{most_said}"
+            )
 
 
 def _check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
