@@ -1,0 +1,88 @@
+"""What no constructor knows: values that a library takes and mishandles, and parts that do not go together."""
+
+import os
+from math import inf
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from omegaconf import DictConfig, OmegaConf
+
+from litmlp.data.in_memory import InMemoryData
+from litmlp.runs.errors import InputError
+
+PARTS = ("data", "model", "task", "optimizer", "scheduler", "trainer")
+
+# What the libraries' constructors accept and then mishandle: key -> its range, whole numbers where that is an int.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "trainer.max_epochs": (-1, 2**31),
+    "trainer.log_every_n_steps": (1, 2**31),
+    "trainer.check_val_every_n_epoch": (1, 2**31),
+    "trainer.accumulate_grad_batches": (1, 2**31),
+    "trainer.gradient_clip_val": (0.0, inf),
+    "trainer.limit_train_batches": (1e-9, inf),
+    "callbacks.early_stopping.patience": (0, 2**31),
+    "task.loss.label_smoothing": (0.0, 1.0),
+}
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Each part is there, and the values in `RANGES` are in theirs."""
+    for part in PARTS:
+        if cfg.get(part) is None:
+            raise InputError(f"{part}: a run needs one, and this configuration has none")
+    for key, (least, most) in RANGES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is None:
+            continue
+        is_whole = isinstance(least, int)
+        if not isinstance(value, int if is_whole else int | float) or not least <= value <= most:
+            most_said = f" and at most {most:g}" if most < 2**31 else ""
+            raise InputError(
+                f"{key}={value}: must be a {'whole ' if is_whole else ''}number of at least {least:g}{most_said}"
+            )
+
+
+def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
+    """The machine has the devices, and a batch can be shared among them."""
+    num_cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > num_cores:
+        raise InputError(f"trainer.devices={cfg.trainer.devices}: there are {num_cores} CPU cores, and no GPU in use")
+    if batch_size % trainer.world_size:
+        raise InputError(f"data.batch_size={batch_size}: cannot be divided evenly among {trainer.world_size} processes")
+
+
+def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> None:
+    """Every `monitor` of a callback or of the scheduler is among the keys that training logs, when it is asked for."""
+    sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.get("callbacks") or {})]
+    for section in sections:
+        monitor = OmegaConf.select(cfg, f"{section}.monitor")
+        known = ["train_loss"] if section == "scheduler" and cfg.scheduler.interval == "step" else keys
+        if monitor is None or monitor in known:
+            continue
+        fix = f"it can be one of: {', '.join(known)}"
+        if monitor.startswith("val_") and not has_validation:
+            fix = "there is no validation set; set data.val_size, or callbacks=no_validation monitor=train_loss"
+        raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
+    every, scheduler = cfg.trainer.check_val_every_n_epoch or 1, cfg.scheduler
+    if (
+        str(scheduler.get("monitor")).startswith("val_")
+        and scheduler.interval == "epoch"
+        and scheduler.frequency % every
+    ):
+        raise InputError(
+            f"scheduler.frequency={scheduler.frequency}: {scheduler.monitor} comes every {every} epochs "
+            f"(trainer.check_val_every_n_epoch); set scheduler.frequency={every}"
+        )
+
+
+def check_last_batch(cfg: DictConfig, data: Any, trainer: Trainer) -> None:
+    """Processes average their gradients, which is the mean over the batch only where their shares are equal."""
+    if trainer.world_size > 1 and isinstance(data, InMemoryData) and data.train is not None:
+        num_last = len(data.train.y) % data.batch_size
+        if num_last % trainer.world_size:
+            raise InputError(
+                f"trainer.devices={cfg.trainer.devices}: cannot share the last batch of {num_last} samples evenly; "
+                "change data.batch_size or data.val_size"
+            )
