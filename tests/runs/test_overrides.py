@@ -81,18 +81,18 @@ def test_keys_are_those_of_the_chosen_file() -> None:
         check_overrides("train", ["optimizer=sgd", "optimizer.betas=[0.5,0.5]"])
 
 
-@pytest.mark.xfail(strict=True, reason="mnist's normalize is a list, for which the check takes no string")
 def test_a_documented_word_may_replace_a_list() -> None:
     check_overrides("train", ["data=mnist", "data.normalize=fit"])
 
 
-@pytest.mark.xfail(strict=True, reason="devices is a number in conf/trainer/default.yaml; Lightning documents auto")
 def test_all_devices() -> None:
     check_overrides("train", ["trainer.devices=auto"])
 
 
 def test_the_jobs_of_a_grid_hold_each_value_without_being_multiplied_out() -> None:
-    jobs, _ = check_overrides("train", ["seed=range(10)", "optimizer.lr=0.1,0.2", "optimizer=sgd,adam,adamw"])
+    jobs, _ = check_overrides(
+        "train", ["seed=range(10)", "optimizer.lr=0.1,0.2", "optimizer=sgd,adam,adamw"], multirun=True
+    )
     assert len(jobs) == 1 + 9 + 1 + 2
     for i, values in enumerate(
         (
@@ -106,11 +106,11 @@ def test_the_jobs_of_a_grid_hold_each_value_without_being_multiplied_out() -> No
 
 def test_the_bad_value_of_a_grid_is_found_wherever_it_is() -> None:
     with pytest.raises(InputError, match=r"^seed=x: "):
-        check_overrides("train", ["optimizer=sgd,adam", "seed=1,2,x"])
+        check_overrides("train", ["optimizer=sgd,adam", "seed=1,2,x"], multirun=True)
 
 
 def test_the_ends_of_an_interval_stand_for_it() -> None:
-    jobs, _ = check_overrides("train", ["optimizer.lr=interval(0.01,0.1)"])
+    jobs, _ = check_overrides("train", ["optimizer.lr=interval(0.01,0.1)"], multirun=True)
     assert jobs == [["optimizer.lr=0.01"], ["optimizer.lr=0.1"]]
 
 

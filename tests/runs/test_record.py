@@ -43,7 +43,6 @@ def test_the_config_is_resolved_and_the_overrides_are_as_typed(cli: Callable[...
     assert yaml.safe_load((run_dir / "overrides.yaml").read_text()) == typed
 
 
-@pytest.mark.xfail(strict=True, reason="runs/train.py: iterating over overrides.task resolves what was typed")
 def test_a_reference_among_the_overrides_is_as_typed(cli: Callable[..., Result]) -> None:
     typed = ["debug=fast_dev_run", "optimizer.lr=${data.val_size}"]
     assert yaml.safe_load((cli(*typed).run_dir / "overrides.yaml").read_text()) == typed
