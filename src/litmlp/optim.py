@@ -48,6 +48,10 @@ def parameter_groups(
             raise ValueError(f"param_groups: each rule needs a pattern, got {rule}")
         if any(rule.get(option, 0) < 0 for option in ("lr", "weight_decay")):
             raise ValueError(f"param_groups: lr and weight_decay must be at least 0, got {rule}")
+        try:
+            re.compile(rule["pattern"])
+        except re.error as error:
+            raise ValueError(f"param_groups: pattern {rule['pattern']!r} is no regular expression: {error}") from error
     groups: dict[str, dict[str, Any]] = {}
     exempt = set() if decay == "all" else {id(parameter) for parameter in _not_decayed(model)}
     patterns = [re.compile(rule["pattern"]) for rule in rules]
@@ -69,6 +73,22 @@ def parameter_groups(
             names = ", ".join(name for name, parameter in model.named_parameters() if parameter.requires_grad)
             raise ValueError(f"pattern {rule['pattern']!r} takes no parameter; there are: {names}")
     return list(groups.values())
+
+
+def describe(optimizer: Optimizer) -> str:
+    """The parameter groups as a small table: what is in them, and the options that people set apart."""
+    options = [key for key in ("lr", "weight_decay", "momentum") if key in optimizer.param_groups[0]]
+    lines = [["group", "tensors", "weights", *options]]
+    for group in optimizer.param_groups:
+        num_weights = sum(parameter.numel() for parameter in group["params"])
+        values = [f"{group[key]:g}" for key in options]
+        lines.append([group["name"], str(len(group["params"])), f"{num_weights:,}", *values])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        line[0].ljust(widths[0])
+        + "".join(cell.rjust(width + 2) for cell, width in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    )
 
 
 def _not_decayed(model: nn.Module) -> Iterable[nn.Parameter]:

@@ -1,5 +1,6 @@
 """Supervised learning: classification or regression, by the loss and the metrics it is given."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import Any, Literal
@@ -13,7 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from litmlp.data.in_memory import Samples
-from litmlp.optim import Schedule, parameter_groups
+from litmlp.optim import Schedule, describe, parameter_groups
+
+log = logging.getLogger(__name__)
 
 
 class SupervisedTask(LightningModule):
@@ -132,6 +135,8 @@ class SupervisedTask(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(parameter_groups(self.model, self.decay, self.param_groups))
+        if self.trainer.is_global_zero:
+            log.info(describe(optimizer))
         self.trainer.fit_loop.setup_data()  # else the number of batches is unknown where max_steps ends the run
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
