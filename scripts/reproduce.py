@@ -47,17 +47,18 @@ pictures, so lower accuracies than the notes'.
 
 | run | notes | here: mean (std) | over | hardware, date | command |
 |---|---|---|---|---|---|"""
-VERDICTS = """A claim *holds* where the means differ the way it says, by more than the larger of the two stds; it *cannot be
-told* where they are closer than that. Each gap is taken run by run."""
+VERDICTS = """A claim *holds* where the means differ the way it says, by more than the larger of the two stds. It
+*cannot be told* where they are closer than that. Each gap is taken run by run."""
 CAPTIONS = {
     "weight_decay": """## Weight decay
 
 Linear regression, 200 inputs and 20 training samples, with weight decay 0 and 3; mean over the seeds.""",
     "dropout": """## Dropout
 
-Fashion-MNIST, 784-256-256-10, without dropout and with 0.2 then 0.5; mean over the seeds. Above, the notes' ten epochs
-of all 60,000 training images, unseen being the test set. Below, 100 epochs of 5,000 of them, unseen being the other
-55,000. Accuracy on the training images is measured with nothing dropped, on the checkpoints.""",
+Fashion-MNIST, 784-256-256-10, the notes' ten epochs of all 60,000 training images; unseen is the test set. Mean over
+the seeds. Accuracy on the training images is measured with nothing dropped, on the checkpoint of each epoch.""",
+    "dropout_few_images": """The same on 5,000 of the images for 100 epochs, long enough to overfit; unseen
+are the other 55,000.""",
     "schedules": """## Learning rates
 
 Each schedule of `conf/scheduler/` on the digits, 41 steps an epoch, as TensorBoard shows it; the first seed.""",
@@ -211,10 +212,10 @@ def write_page(listed: Sequence[Setting], seeds: Sequence[int], results: Path, p
         name: {value: row.runs for value, row in rows[source].items()}
         for name, source in (("weight_decay",) * 2, ("schedules", "digits_schedules"), ("optimizers",) * 2)
     }
-    pair = {"no dropout": NO_DROPOUT, "dropout": DROPOUT}
-    dropout = {label + size: rows[name + size] for size in ("", FEW) for label, name in pair.items()}
-    if all(dropout.values()):
-        pictures["dropout"] = {label: row[""].runs for label, row in dropout.items()}
+    for name, size in (("dropout", ""), ("dropout_few_images", FEW)):
+        if rows[DROPOUT + size] and rows[NO_DROPOUT + size]:
+            without, with_dropout = rows[NO_DROPOUT + size][""].runs, rows[DROPOUT + size][""].runs
+            pictures[name] = {"no dropout": without, "dropout 0.2, 0.5": with_dropout}
     page.parent.mkdir(parents=True, exist_ok=True)
     lines = [HEAD, *(line for setting in listed for line in table_lines(setting, rows[setting.name]))]
     runs = {f"{name}: {value}".removesuffix(": "): row.runs for name in rows for value, row in rows[name].items()}
