@@ -135,6 +135,10 @@ BEFORE_THE_FIRST_STEP = {
 TABLES = {**COMMAND_LINE, **CHOICES, **KEYS, **KINDS, **RANGES, **BEFORE_THE_FIRST_STEP}
 
 NOT_YET = {
+    "trainer=gpu trainer.max_time=00:01:00:00": (
+        ["trainer.accelerator=gpu"],
+        "runs/errors.py: a typed key of the section is blamed though the message names neither it nor its value",
+    ),
     "callbacks=[default,max_norm] callbacks.max_norm.pattern=foo": (
         ["callbacks.max_norm.pattern=foo", "hidden_0"],
         "a traceback and a run directory: the callback finds out when the fit starts",
