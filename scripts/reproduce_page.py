@@ -161,7 +161,10 @@ def draw_dropout(axes: Any, runs: Mapping[str, Runs]) -> None:
         axes[1].plot(epochs, 100 * (train - unseen), color=color, label=label)
     for each, unit in zip(axes, ("accuracy (%)", "train minus unseen accuracy (points)"), strict=True):
         each.set(xlabel="epoch", ylabel=unit)
-        each.legend(frameon=False)
+    lines, labels = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(
+        lines, labels, loc="outside upper center", ncols=4, fontsize=10, columnspacing=1, frameon=False
+    )
 
 
 def draw_schedules(axes: Any, runs: Mapping[str, Runs]) -> None:
@@ -173,7 +176,9 @@ def draw_schedules(axes: Any, runs: Mapping[str, Runs]) -> None:
         each.set_title(name, fontsize=11)
         each.set_ylim(0, 0.056)
         each.set_ylabel("learning rate" if i % axes.shape[1] == 0 else "")
-        each.set_xlabel("step" if i >= len(runs) - axes.shape[1] else "")
+        if i >= len(runs) - axes.shape[1]:  # nothing below
+            each.set_xlabel("step")
+            each.tick_params(labelbottom=True)
 
 
 def draw_optimizers(axes: Any, runs: Mapping[str, Runs]) -> None:
