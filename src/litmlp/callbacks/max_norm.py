@@ -24,11 +24,21 @@ class MaxNorm(Callback):
         self.max_norm, self.pattern = max_norm, re.compile(pattern)
         self._weights: list[Tensor] = []
 
+    def check(self, task: LightningModule) -> None:
+        """Raises:
+        ValueError: no layer of the task has the pattern in its name.
+        """
+        self._weights_of(task)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        layers = {name: module for name, module in pl_module.named_modules() if isinstance(module, nn.Linear)}
-        self._weights = [layer.weight for name, layer in layers.items() if self.pattern.search(name)]
-        if not self._weights:
+        self._weights = self._weights_of(pl_module)
+
+    def _weights_of(self, task: LightningModule) -> list[Tensor]:
+        layers = {name: module for name, module in task.named_modules() if isinstance(module, nn.Linear)}
+        weights: list[Tensor] = [layer.weight for name, layer in layers.items() if self.pattern.search(name)]
+        if not weights:
             raise ValueError(f"pattern {self.pattern.pattern!r} finds no linear layer; there are: {', '.join(layers)}")
+        return weights
 
     @torch.no_grad()
     def on_train_batch_end(self, *args: Any) -> None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from hydra import compose
@@ -75,12 +74,14 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
 
     options = [list(_settings(override)) for override in [*from_config, *parsed]]
     shaping = {o.get_key_element() for o in [*from_config, *parsed] if _shapes_reference(loader, o)}
-    reference = lru_cache(lambda *chosen: compose_or_complain(config_name, list(chosen)))
+    references = {tuple(kept): first}
     jobs = [[alternatives[0] for alternatives in options]]
     for i, alternatives in enumerate(options):
         jobs += [[*jobs[0][:i], other, *jobs[0][i + 1 :]] for other in alternatives[1:]]
     for settings in jobs:
-        cfg = reference(*(str(setting) for setting in settings if setting.key in shaping))
+        chosen = tuple(str(setting) for setting in settings if setting.key in shaping)
+        cfg = references.get(chosen) or compose_or_complain(config_name, list(chosen))
+        references[chosen] = cfg
         for setting in settings:
             if setting.key not in shaping and setting.key[0] not in "+~":
                 _check_value(cfg, setting)
@@ -144,7 +145,7 @@ def _check_value(cfg: DictConfig, setting: Setting) -> None:
         if not isinstance(old, DictConfig):
             return  # inside a list or a value: Hydra's to judge
         if name not in old:
-            known = [str(key) for key in old if not str(key).startswith("_")]
+            known = [str(key) for key in old if not str(key).startswith("_") and key != "hydra"]
             raise InputError(
                 f"{setting}: there is no key {setting.key}{nearest(name, known)}\n"
                 f"{f'keys of {parent}' if parent else 'groups and keys'}: {', '.join(known)}"
@@ -152,12 +153,12 @@ def _check_value(cfg: DictConfig, setting: Setting) -> None:
         parent = f"{parent}.{name}" if parent else name
         try:
             old = OmegaConf.select(cfg, parent)
-        except OmegaConfBaseException:  # an interpolation that only a running job resolves
-            return
+        except OmegaConfBaseException:  # an interpolation that only a running job resolves, to a string
+            old = ""
     if OmegaConf.is_config(old):
         old = OmegaConf.to_container(old)
-    if isinstance(setting.value, float) and math.isnan(setting.value):
-        raise InputError(f"{setting}: not a number")
+    if isinstance(setting.value, float) and not math.isfinite(setting.value):
+        raise InputError(f"{setting}: not a finite number")
     if not _same_kind(old, setting.value) and _kind(setting.value) != OTHER_KINDS.get(setting.key):
         hint = f"; write {setting.key}=[{setting.text}]" if isinstance(old, list) else ""
         raise InputError(f"{setting}: this takes {_kind(old)} (now {as_typed(old)}), not {_kind(setting.value)}{hint}")

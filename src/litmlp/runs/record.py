@@ -145,10 +145,10 @@ def _why_stopped(trainer: Trainer) -> str:
     for callback in trainer.early_stopping_callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
             return f"early stopping: {callback.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"
-    if trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs:
-        return "reached trainer.max_epochs"
     if trainer.max_steps == trainer.global_step:
         return "reached trainer.max_steps"
+    if trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs:
+        return "reached trainer.max_epochs"
     return "reached trainer.max_time" if trainer.should_stop else "stopped"
 
 

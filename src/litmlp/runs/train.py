@@ -22,12 +22,14 @@ for message in (
     ".*LeafSpec.*",  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
     ".*Total length of `list`.*",  # no validation loaders are an empty list of them
     ".*exists and is not empty.*",  # the CSV logger finds config.yaml there
+    ".*`sync_dist=True`.*",  # torchmetrics have reduced what is logged
     ".*smaller than the logging interval.*",  # a short epoch is logged at its first batch
 ):
     warnings.filterwarnings("ignore", message=message)
 logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its INFO is about devices and products
-logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # and this a profiler's table
+for table in ("profilers", "callbacks.model_summary"):  # but for these, which are asked for
+    logging.getLogger(f"lightning.pytorch.{table}").setLevel(logging.INFO)
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -83,7 +85,12 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
         scheduler(trial, num_steps=1000, steps_per_epoch=10)
     task = _make(cfg, "task", model=model, optimizer=optimizer, scheduler=scheduler)
     loggers = [_make(cfg, f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
-    callbacks = [_make(cfg, f"callbacks.{name}") for name in cfg.get("callbacks") or {}]
+    callbacks = []
+    for name in cfg.get("callbacks") or {}:
+        callbacks.append(_make(cfg, f"callbacks.{name}"))
+        if hasattr(callbacks[-1], "check"):  # ours may look at the task before data are read
+            with blamed_on(cfg, f"callbacks.{name}"):
+                callbacks[-1].check(task)
     if not loggers:  # these two refuse a trainer without a logger
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
     extras = {} if cfg.trainer.profiler else {"profiler": NoProfiler()}

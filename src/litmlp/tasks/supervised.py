@@ -53,7 +53,11 @@ class SupervisedTask(LightningModule):
         self._score_names = list(scores.keys(keep_base=True))
         self.val_scores = scores.clone(prefix="val_")
         self.test_scores = scores.clone(prefix="test_")
-        optimizer(parameter_groups(model, decay, param_groups))  # only to fail here if it must
+        trial = optimizer(parameter_groups(model, decay, param_groups))  # to fail here if it must
+        for rule in param_groups:
+            unknown = set(rule) - {"pattern", *trial.defaults}
+            if unknown:
+                raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated, one update per batch costs more
         self._sizes: list[int] = []
 
