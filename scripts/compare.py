@@ -18,8 +18,9 @@ def main() -> None:
     rows = compare(find_runs(args.directories))
     if not rows:
         sys.exit(_complain(f"{', '.join(map(str, args.directories))}: no finished runs (no metrics.json)"))
-    if args.metric and args.metric not in rows[0].mean:
-        sys.exit(_complain(f"--metric {args.metric}: not logged; there are: {', '.join(rows[0].mean)}"))
+    known = dict.fromkeys(key for row in rows for key in row.mean)
+    if args.metric and args.metric not in known:
+        sys.exit(_complain(f"--metric {args.metric}: not logged; there are: {', '.join(known)}"))
     print(table(rows, args.metric))
 
 

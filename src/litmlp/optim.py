@@ -8,14 +8,13 @@ from typing import Any, Literal
 from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 NORMALIZATIONS = (
     nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm of any dimension
     nn.LayerNorm,
     nn.GroupNorm,
     nn.RMSNorm,
-    nn.LocalResponseNorm,
 )
 
 
@@ -55,21 +54,22 @@ def parameter_groups(
     groups: dict[str, dict[str, Any]] = {}
     exempt = set() if decay == "all" else {id(parameter) for parameter in _not_decayed(model)}
     patterns = [re.compile(rule["pattern"]) for rule in rules]
-    matched: set[str] = set()
+    matched: set[int] = set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rule = next((rules[i] for i, pattern in enumerate(patterns) if pattern.search(name)), {})
+        index = next((i for i, pattern in enumerate(patterns) if pattern.search(name)), None)
+        rule = {} if index is None else rules[index]
         options = {key: value for key, value in rule.items() if key != "pattern"}
         group_name = "no_decay" if id(parameter) in exempt else "decay"
-        if rule:
-            matched.add(rule["pattern"])
+        if index is not None:
+            matched.add(index)
             group_name = rule["pattern"] if group_name == "decay" else f"{rule['pattern']} {group_name}"
         if id(parameter) in exempt:
             options.setdefault("weight_decay", 0.0)
         groups.setdefault(group_name, {"name": group_name, "params": [], **options})["params"].append(parameter)
-    for rule in rules:
-        if rule["pattern"] not in matched:
+    for i, rule in enumerate(rules):
+        if i not in matched:
             names = ", ".join(name for name, parameter in model.named_parameters() if parameter.requires_grad)
             raise ValueError(f"pattern {rule['pattern']!r} takes no parameter; there are: {names}")
     return list(groups.values())
@@ -118,7 +118,7 @@ class Schedule:
 
     # What torch's schedulers accept and then mishandle.
     WHOLE = {"step_size": 1, "T_max": 1, "total_steps": 1, "total_iters": 1, "patience": 0, "cooldown": 0}
-    POSITIVE = ("gamma", "min_lr", "max_lr", "eta_min", "power", "k")
+    NOT_NEGATIVE = ("gamma", "min_lr", "max_lr", "eta_min", "power", "k")
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Schedule:
             least = self.WHOLE.get(option)
             if least is not None and value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{option} must be a whole number of at least {least}, got {value}")
-            if option in self.POSITIVE and isinstance(value, int | float) and value < 0:
+            if option in self.NOT_NEGATIVE and isinstance(value, int | float) and value < 0:
                 raise ValueError(f"{option} must be at least 0, got {value}")
         self.factory, self.options = factory, options
         self.interval, self.frequency, self.monitor, self.name = interval, frequency, monitor, name
@@ -222,6 +222,11 @@ class WarmUp(LRScheduler):
         state = dict(state_dict)
         self.scheduler.load_state_dict(state.pop("scheduler"))
         self.__dict__.update(state)
+
+
+def one_cycle(optimizer: Optimizer, total_steps: int, **options: Any) -> LRScheduler:
+    """torch's OneCycleLR, with each parameter group's own rate as its peak."""
+    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, **options)
 
 
 # Schedules that torch lacks: each a pure function of the step (or epoch, by the interval), as a factor on the rate.

@@ -25,9 +25,7 @@ class MaxNorm(Callback):
         self._weights: list[Tensor] = []
 
     def check(self, task: LightningModule) -> None:
-        """Raises:
-        ValueError: no layer of the task has the pattern in its name.
-        """
+        """Refuse, with a ValueError, a task in which no layer has the pattern in its name."""
         self._weights_of(task)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,6 +4,7 @@ import os
 from math import inf
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from omegaconf import DictConfig, OmegaConf
@@ -45,10 +46,17 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
-    """The machine has the devices, and a batch can be shared among them."""
+    """The machine has the devices, the options go together, and a batch can be shared among the processes."""
     num_cores = os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > num_cores:
         raise InputError(f"trainer.devices={cfg.trainer.devices}: there are {num_cores} CPU cores, and no GPU in use")
+    if trainer.world_size > 1 and HydraConfig.initialized() and "seed=null" in HydraConfig.get().overrides.task:
+        raise InputError("seed=null: each process would draw its own; give several processes a seed")
+    if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
+        raise InputError(
+            f"optimizer.fused=true: a fused optimizer cannot clip gradients in precision {cfg.trainer.precision}; "
+            "set optimizer.fused=false"
+        )
     if batch_size % trainer.world_size:
         raise InputError(f"data.batch_size={batch_size}: cannot be divided evenly among {trainer.world_size} processes")
 

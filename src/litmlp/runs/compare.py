@@ -1,6 +1,7 @@
 """Runs side by side: what differs between them, and mean and spread over those that differ in seed or fold alone."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,22 +35,44 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def compare(runs: Sequence[Path]) -> list[Row]:
-    """Rows in the order of the runs' monitored metric, the best first."""
+    """Rows in the order of the runs' monitored metric, the best first; runs of another name or monitor apart.
+
+    Runs repeat each other where all settings but the seed and the fold are the same. A row is called by the overrides
+    that not all runs share, or by the settings where those say nothing.
+    """
     loaded = [(run, json.loads((run / "metrics.json").read_text()), _overrides(run)) for run in runs]
     common = set.intersection(*(set(overrides.items()) for *_, overrides in loaded)) if len(loaded) > 1 else set()
     names = {metrics["name"] for _, metrics, _ in loaded}
     groups: dict[str, list[tuple[Path, dict[str, Any], dict[str, str]]]] = {}
+    labels: dict[str, str] = {}
     for run, metrics, overrides in loaded:
         differing = {k: v for k, v in overrides.items() if (k, v) not in common and k not in REPEATS}
-        setting = " ".join(f"{k}={v}" for k, v in differing.items())
-        if not setting or len(names) > 1:
-            setting = f"{metrics['name']} {setting}".rstrip()
-        groups.setdefault(setting, []).append((run, metrics, overrides))
-    rows = [_row(setting, group) for setting, group in groups.items()]
-    if not loaded:
-        return rows
-    monitor, sign = loaded[0][1]["monitor"], -1 if loaded[0][1]["mode"] == "max" else 1
-    return sorted(rows, key=lambda row: sign * row.mean.get(monitor, float("inf") * sign))
+        label = " ".join(f"{k}={v}" for k, v in differing.items())
+        if not label or len(names) > 1:
+            label = f"{metrics['name']} {label}".rstrip()
+        settings = {k: v for k, v in metrics.get("settings", {}).items() if k not in (*REPEATS, "data.seed")}
+        key = json.dumps([metrics["name"], metrics["monitor"], settings or label], sort_keys=True)
+        groups.setdefault(key, []).append((run, metrics, overrides))
+        labels[key] = label
+    for key, label in labels.items():  # settings that came from elsewhere than the command line
+        twins = [other for other in labels if labels[other] == label and other != key]
+        if twins:
+            mine = groups[key][0][1].get("settings", {}).items()
+            others = [groups[twin][0][1].get("settings", {}) for twin in twins]
+            own = {k: v for k, v in mine if k not in (*REPEATS, "data.seed") and any(o.get(k) != v for o in others)}
+            labels = labels | {key: " ".join([label, *(f"{k}={v}" for k, v in own.items())])}
+    rows = [(_row(labels[key], group), group[0][1]) for key, group in groups.items()]
+    return [row for row, metrics in sorted(rows, key=lambda pair: _rank(*pair))]
+
+
+def _rank(row: Row, metrics: dict[str, Any]) -> tuple[str, str, bool, float]:
+    value = row.mean.get(metrics["monitor"], math.nan)
+    return (
+        metrics["name"],
+        metrics["monitor"],
+        not math.isfinite(value),
+        (-value if metrics["mode"] == "max" else value) if math.isfinite(value) else 0.0,
+    )
 
 
 def _row(setting: str, group: list[tuple[Path, dict[str, Any], dict[str, str]]]) -> Row:
@@ -60,33 +83,40 @@ def _row(setting: str, group: list[tuple[Path, dict[str, Any], dict[str, str]]])
         if metrics["best"] is not None:
             scores[metrics["monitor"]] = metrics["best"]
         for key, value in scores.items():
-            values.setdefault(key, []).append(value)
-    spread = statistics.pstdev if over == ["folds"] else statistics.stdev
+            values.setdefault(key, []).append(math.nan if value is None else value)
+    ddof = 0 if over == ["folds"] else 1
     return Row(
         setting=setting,
         over=" and ".join(over),
         n=len(group),
-        mean={key: statistics.fmean(numbers) for key, numbers in values.items()},
-        std={key: spread(numbers) if len(numbers) > 1 else 0.0 for key, numbers in values.items()},
+        mean={key: _mean(numbers) for key, numbers in values.items()},
+        std={key: _std(numbers, ddof) for key, numbers in values.items()},
         runs=[str(run) for run, *_ in group],
     )
 
 
+def _mean(numbers: Sequence[float]) -> float:
+    return statistics.fmean(numbers) if all(map(math.isfinite, numbers)) else math.nan
+
+
+def _std(numbers: Sequence[float], ddof: int) -> float:
+    if not all(map(math.isfinite, numbers)):
+        return math.nan
+    if len(numbers) == 1:
+        return 0.0
+    return statistics.stdev(numbers) if ddof else statistics.pstdev(numbers)
+
+
 def table(rows: Sequence[Row], metric: str | None = None) -> str:
     """The rows as lines of text: setting, `mean (std)` of the metrics, and what the std is over."""
-    if not rows:
-        return "no finished runs"
-    known = [key for key in rows[0].mean if "/" not in key]
-    shown = [metric] if metric else sorted((key for key in known if not key.startswith("train")), reverse=True)
+    known = dict.fromkeys(key for row in rows for key in row.mean if "/" not in key and not key.startswith("train"))
+    shown = [metric] if metric else sorted(known, reverse=True) or ["train_loss"]
     header = ["setting", *shown, "runs"]
     lines = [[row.setting, *(_score(row, key) for key in shown), _repeats(row)] for row in rows]
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [header, *lines]]
-    over = {row.over for row in rows if row.n > 1}
-    if over == {"folds"}:
-        text.append("mean (std) over folds, std with ddof 0")
-    elif over - {""}:
-        text.append("mean (std), std with ddof 1")
+    if any(row.n > 1 for row in rows):
+        text.append("mean (std)")
     return "\n".join(line.rstrip() for line in text)
 
 
@@ -101,7 +131,7 @@ def _score(row: Row, key: str) -> str:
 
 
 def _repeats(row: Row) -> str:
-    return f"{row.n} {row.over}".strip() if row.n > 1 else "1"
+    return f"{row.n} {row.over or 'alike'}, ddof {0 if row.over == 'folds' else 1}" if row.n > 1 else "1"
 
 
 def _overrides(run: Path) -> dict[str, str]:

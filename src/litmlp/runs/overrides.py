@@ -19,6 +19,8 @@ from litmlp.runs.errors import InputError, as_typed, nearest
 # Keys that take other kinds of value than the one that their YAML shows.
 OTHER_KINDS = {
     "seed": "null",
+    "trainer.deterministic": "a string",
+    "trainer.fast_dev_run": "a number",
     "trainer.devices": "a string",
     "trainer.precision": "a number",
     "data.normalize": "a string",
@@ -147,7 +149,7 @@ def _check_value(cfg: DictConfig, setting: Setting) -> None:
         if name not in old:
             known = [str(key) for key in old if not str(key).startswith("_") and key != "hydra"]
             raise InputError(
-                f"{setting}: there is no key {setting.key}{nearest(name, known)}\n"
+                f"{setting}: there is no key {setting.key}{nearest(name, known) or f'; +{setting} would add it'}\n"
                 f"{f'keys of {parent}' if parent else 'groups and keys'}: {', '.join(known)}"
             )
         parent = f"{parent}.{name}" if parent else name

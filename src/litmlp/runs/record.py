@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -58,7 +59,9 @@ def log_hyperparameters(trainer: Trainer, cfg: DictConfig, metric_keys: Sequence
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     """The settings that make one run's numbers differ from another's, flat; classes by their names."""
     settings: dict[str, Any] = {"seed": cfg.seed}
-    for section in ("data", "model", "task", "optimizer", "scheduler"):
+    for section in ("data", "model", "task", "optimizer", "scheduler", "callbacks"):
+        if cfg.get(section) is None:
+            continue
         for key, value in leaves_of(cfg, section):
             parent, _, name = key.rpartition(".")
             if name == "_target_":
@@ -119,9 +122,9 @@ def finish(run_dir: Path, cfg: DictConfig, trainer: Trainer, outcome: dict[str, 
         "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
-        "git": _git(),
+        "settings": hyperparameters(cfg),
     }
-    _write(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    _write(run_dir / "metrics.json", json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n")
     _announce(run_dir, trainer, metrics)
 
 
@@ -129,7 +132,11 @@ def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any]) -> None:
     where = Path(os.path.relpath(run_dir)) if run_dir.is_relative_to(Path.cwd()) else run_dir
     epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
     lines = [f"{epochs} in {metrics['seconds']:.1f} s; {metrics['stopped']}"]
-    for stage in ("fit", "test"):
+    tested = "best checkpoint" if metrics["best_checkpoint"] else "last weights"
+    for stage, title in (("fit", "last epoch"), ("test", f"test of the {tested}")):
+        if not metrics[stage]:
+            continue
+        lines.append(title)
         shown = {key: value for key, value in metrics[stage].items() if not key.startswith("norm/")}
         lines += [f"  {key:<14}{value:.4f}" for key, value in sorted(shown.items())]
     checkpoint = metrics["best_checkpoint"] or metrics["last_checkpoint"]
@@ -152,7 +159,7 @@ def _why_stopped(trainer: Trainer) -> str:
     return "reached trainer.max_time" if trainer.should_stop else "stopped"
 
 
-def _git() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """Commit of the code that ran, and whether tracked files had changed since; None outside a checkout."""
     folder = Path(__file__).parent
     try:
@@ -167,6 +174,13 @@ def _git() -> dict[str, Any] | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import logging
 import secrets
 import time
 import warnings
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def train(cfg: DictConfig) -> float | None:
     Raises:
         InputError: bad values, found before the first step.
     """
-    started = time.time()
+    started, git = time.time(), record.git_state()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
@@ -62,7 +63,7 @@ def train(cfg: DictConfig) -> float | None:
         best = record.best_checkpoint(trainer) if has_validation else None
         trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         outcome["test"] = record.metrics_of(trainer)
-    record.finish(run_dir, cfg, trainer, outcome, started)
+    record.finish(run_dir, cfg, trainer, outcome | {"git": git}, started)
     return outcome["best"]
 
 
@@ -82,7 +83,8 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     with blamed_on(cfg, "optimizer"):
         trial = optimizer(list(model.parameters()))
     with blamed_on(cfg, "scheduler"):
-        scheduler(trial, num_steps=1000, steps_per_epoch=10)
+        is_endless = cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1
+        scheduler(trial, num_steps=inf if is_endless else 1000, steps_per_epoch=10)
     task = _make(cfg, "task", model=model, optimizer=optimizer, scheduler=scheduler)
     loggers = [_make(cfg, f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
     callbacks = []

@@ -108,7 +108,7 @@ class SupervisedTask(LightningModule):
         if isinstance(plateau, ReduceLROnPlateau) and self.scheduler.interval == "epoch":
             value = self.trainer.callback_metrics.get(str(self.scheduler.monitor))
             is_due = (self.current_epoch + 1) % self.scheduler.frequency == 0
-            if is_due and value is not None:  # a run that max_steps ends within its first epoch has no val_loss
+            if is_due and value is not None and self.trainer.is_last_batch:  # not where max_steps ends an epoch early
                 plateau.step(value)
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
