@@ -51,7 +51,7 @@ def _what_suits(group: str, choice: str) -> list[str]:
         task = ["task=regression"] if data.train.y.is_floating_point() else []
         return task if data.val_dataloader() else [*task, "callbacks=no_validation", "monitor=train_loss"]
     if group == "task" and "torchmetrics.regression" in text:
-        return ["data=linear"]
+        return ["data=linear", *_what_suits("data", "linear")[1:]]
     if group == "trainer" and "ddp" in text:
         return ["trainer.devices=1", "trainer.accelerator=cpu"]  # two processes: tests/scripts/test_train.py
     return []
@@ -62,7 +62,6 @@ def test_a_callback_is_added_to_the_default(cli: Callable[..., Result], added: s
     assert cli(f"callbacks=[default,{added}]", *FAST).metrics["best_checkpoint"]
 
 
-@pytest.mark.xfail(strict=True, reason="runs/train.py silences lightning.pytorch's INFO, through which it prints")
 def test_model_summary_is_shown(cli: Callable[..., Result]) -> None:
     assert "Params" in cli("callbacks=[default,model_summary]", *FAST).out
 
@@ -77,12 +76,7 @@ def test_an_experiment_runs(cli: Callable[..., Result], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in GROUPS["experiment"] if name.startswith("mnist")])
-def test_an_experiment_on_mnist_runs_on_digits(
-    cli: Callable[..., Result], name: str, request: pytest.FixtureRequest
-) -> None:
-    if name in ("mnist_dropout", "mnist_step_epoch"):
-        reason = "val_size 5000 of the experiment stays, which is more than all digits"
-        request.node.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+def test_an_experiment_on_mnist_runs_on_digits(cli: Callable[..., Result], name: str) -> None:
     assert cli(f"experiment={name}", "data=digits", *FAST).metrics["steps"] == EPOCHS * BATCHES
 
 

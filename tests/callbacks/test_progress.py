@@ -50,7 +50,7 @@ def fit(caplog, callbacks, val_size=0.2, **options):
     with caplog.at_level(logging.INFO, logger="litmlp"):
         trainer.fit(task, datamodule=Iris(batch_size=32, val_size=val_size))
         trainer.test(task, datamodule=Iris(batch_size=32, val_size=val_size), verbose=False)
-    return [record.getMessage() for record in caplog.records if record.name.startswith("litmlp")]
+    return [record.getMessage() for record in caplog.records if record.name == "litmlp.callbacks.progress"]
 
 
 def test_without_a_terminal_each_epoch_is_one_line_with_its_own_metrics(caplog, capsys):

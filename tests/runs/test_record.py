@@ -36,7 +36,7 @@ def test_the_config_is_resolved_and_the_overrides_are_as_typed(cli: Callable[...
     text = (run_dir / "config.yaml").read_text()
     cfg = yaml.safe_load(text)
     assert "${" not in text
-    assert cfg["scheduler"]["max_lr"] == cfg["optimizer"]["lr"] == 0.001
+    assert cfg["optimizer"]["lr"] == 0.001
     assert cfg["data"]["seed"] == cfg["seed"] == 5
     assert (cfg["model"]["sample_shape"], cfg["model"]["num_outputs"]) == ([1, 8, 8], 10)
     assert cfg["name"] == "digits"

@@ -111,6 +111,11 @@ RANGES = {
     "task.loss.label_smoothing=2": ["task.loss.label_smoothing=2"],
     "trainer.gradient_clip_val=-1": ["trainer.gradient_clip_val=-1"],
     "trainer.limit_train_batches=0": ["trainer.limit_train_batches=0"],
+    "callbacks=[default,max_norm] callbacks.max_norm.pattern=foo": ["callbacks.max_norm.pattern=foo", "hidden_0"],
+    "scheduler=cosine trainer.max_epochs=-1": ["scheduler", "trainer.max_epochs"],
+    "trainer=clip_gradients trainer.precision=bf16-mixed": ["optimizer.fused=true", "optimizer.fused=false"],
+    "task.param_groups=[{pattern:output,learning_rate:0.1}]": ["task.param_groups", "no learning_rate"],
+    "optimizer.lr=inf": ["optimizer.lr=inf", "finite"],
 }
 BEFORE_THE_FIRST_STEP = {
     "data.val_size=70000": ["data.val_size=70000", "1,438"],
@@ -133,17 +138,6 @@ BEFORE_THE_FIRST_STEP = {
     "trainer.limit_val_batches=0": ["monitor=val_loss"],
 }
 TABLES = {**COMMAND_LINE, **CHOICES, **KEYS, **KINDS, **RANGES, **BEFORE_THE_FIRST_STEP}
-
-NOT_YET = {
-    "trainer=gpu trainer.max_time=00:01:00:00": (
-        ["trainer.accelerator=gpu"],
-        "runs/errors.py: a typed key of the section is blamed though the message names neither it nor its value",
-    ),
-    "callbacks=[default,max_norm] callbacks.max_norm.pattern=foo": (
-        ["callbacks.max_norm.pattern=foo", "hidden_0"],
-        "a traceback and a run directory: the callback finds out when the fit starts",
-    ),
-}
 
 FAST = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]  # for what is accepted though it should not be
 
@@ -179,10 +173,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
 
 
-ROWS = [pytest.param(command, expected, id=command) for command, expected in TABLES.items()] + [
-    pytest.param(command, expected, id=command, marks=pytest.mark.xfail(strict=True, reason=reason))
-    for command, (expected, reason) in NOT_YET.items()
-]
+ROWS = [pytest.param(command, expected, id=command) for command, expected in TABLES.items()]
 
 
 @pytest.mark.usefixtures("_no_network")

@@ -135,7 +135,6 @@ def test_a_limit_says_why(cli: Callable[..., Result]) -> None:
     assert cli(*SMALL, "trainer.max_epochs=9", "trainer.max_steps=13").metrics["stopped"] == "reached trainer.max_steps"
 
 
-@pytest.mark.xfail(strict=True, reason="runs/record.py: _why_stopped counts an epoch that max_steps cut short")
 def test_a_limit_within_the_last_epoch_says_why(cli: Callable[..., Result]) -> None:
     assert cli(*SMALL, "trainer.max_steps=13").metrics["stopped"] == "reached trainer.max_steps"
 

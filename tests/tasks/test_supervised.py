@@ -271,10 +271,6 @@ def test_a_run_may_be_limited_by_max_steps_alone():
     assert len(recorder.rates) == 9
 
 
-def test_a_plateau_waits_for_validation_that_does_not_run_every_epoch():
-    fit(make_task(schedule=SCHEDULES["plateau per epoch"][0]), check_val_every_n_epoch=2)
-
-
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.parametrize("log_every_n_steps", [1, 4, 50])
 @pytest.mark.parametrize("name", ["per epoch", "plateau per batch"])

@@ -54,14 +54,15 @@ def compare(runs: Sequence[Path]) -> list[Row]:
         key = json.dumps([metrics["name"], metrics["monitor"], settings or label], sort_keys=True)
         groups.setdefault(key, []).append((run, metrics, overrides))
         labels[key] = label
+    full = dict(labels)
     for key, label in labels.items():  # settings that came from elsewhere than the command line
         twins = [other for other in labels if labels[other] == label and other != key]
         if twins:
             mine = groups[key][0][1].get("settings", {}).items()
             others = [groups[twin][0][1].get("settings", {}) for twin in twins]
             own = {k: v for k, v in mine if k not in (*REPEATS, "data.seed") and any(o.get(k) != v for o in others)}
-            labels = labels | {key: " ".join([label, *(f"{k}={v}" for k, v in own.items())])}
-    rows = [(_row(labels[key], group), group[0][1]) for key, group in groups.items()]
+            full[key] = " ".join([label, *(f"{k}={v}" for k, v in own.items())])
+    rows = [(_row(full[key], group), group[0][1]) for key, group in groups.items()]
     return [row for row, metrics in sorted(rows, key=lambda pair: _rank(*pair))]
 
 
