@@ -50,20 +50,21 @@ def compare(runs: Sequence[Path]) -> list[Row]:
         label = " ".join(f"{k}={v}" for k, v in differing.items())
         if not label or len(names) > 1:
             label = f"{metrics['name']} {label}".rstrip()
-        settings = {k: v for k, v in metrics.get("settings", {}).items() if k not in (*REPEATS, "data.seed")}
-        key = json.dumps([metrics["name"], metrics["monitor"], settings or label], sort_keys=True)
+        key = json.dumps([metrics["name"], metrics["monitor"], _settings(metrics) or label], sort_keys=True)
         groups.setdefault(key, []).append((run, metrics, overrides))
         labels[key] = label
     full = dict(labels)
     for key, label in labels.items():  # settings that came from elsewhere than the command line
-        twins = [other for other in labels if labels[other] == label and other != key]
-        if twins:
-            mine = groups[key][0][1].get("settings", {}).items()
-            others = [groups[twin][0][1].get("settings", {}) for twin in twins]
-            own = {k: v for k, v in mine if k not in (*REPEATS, "data.seed") and any(o.get(k) != v for o in others)}
-            full[key] = " ".join([label, *(f"{k}={v}" for k, v in own.items())])
+        twins = [_settings(groups[other][0][1]) for other in labels if labels[other] == label and other != key]
+        own = _settings(groups[key][0][1]).items()
+        full[key] = " ".join([label, *(f"{k}={v}" for k, v in own if any(twin.get(k) != v for twin in twins))])
     rows = [(_row(full[key], group), group[0][1]) for key, group in groups.items()]
     return [row for row, metrics in sorted(rows, key=lambda pair: _rank(*pair))]
+
+
+def _settings(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run another one, not a repeat."""
+    return {k: v for k, v in metrics.get("settings", {}).items() if k not in (*REPEATS, "data.seed")}
 
 
 def _rank(row: Row, metrics: dict[str, Any]) -> tuple[str, str, bool, float]:

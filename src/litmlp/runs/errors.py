@@ -72,9 +72,9 @@ def _culprit(cfg: DictConfig, section: str, message: str) -> str:
         named, valued = key.split(".")[-1] in words, bool(values & words)
         return (named and valued, named, valued)
 
-    typed = [key for key in leaves if any(override.lstrip("+").startswith(f"{key}=") for override in _typed.get())]
-    told = max((key for key in typed if any(score(key))), key=score, default=None)
-    best = told or max((key for key in leaves if any(score(key))), key=score, default=None) or next(iter(typed), None)
+    given = [key for key in leaves if any(override.lstrip("+").startswith(f"{key}=") for override in _typed.get())]
+    told = max((key for key in given if any(score(key))), key=score, default=None)
+    best = told or max((key for key in leaves if any(score(key))), key=score, default=None) or next(iter(given), None)
     return section if best is None else f"{best}={as_typed(leaves[best])}"
 
 
