@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from litmlp.runs.jobs import job, run
+from litmlp.runs.launch import launch
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 
@@ -13,9 +14,7 @@ CONF = str(Path(__file__).resolve().parents[1] / "conf")
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> float | None:
     with job():
-        from litmlp.runs.train import train  # imports torch: seconds that --help and a typo need not wait for
-
-        return train(cfg)
+        return launch(cfg)
 
 
 if __name__ == "__main__":

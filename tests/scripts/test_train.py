@@ -208,18 +208,3 @@ def test_the_default_run_in_a_process_of_its_own(process: Callable[..., Result])
         f"run directory: {where}\n"
         f"curves: tensorboard --logdir {where}\n"
     )
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one(process: Callable[..., Result]) -> None:
-    one = numbers(process(*SMALL, "model.dropout=0", "trainer.accelerator=cpu", "hydra.run.dir=one").run_dir)
-    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
-    result = process(*SMALL, "model.dropout=0", *ddp, "hydra.run.dir=two")
-    assert result.status == 0, result.err
-    assert len(result.run_dirs) == 2  # the first command's is the other
-    two = numbers(result.run_dirs[1])
-    for stage in ("fit", "test"):
-        assert two[stage] == pytest.approx(one[stage], rel=1e-4)
-    assert two["steps"] == one["steps"]
-    left = [re.sub(r"\d{3,}.*", "", path.name) for path in sorted(result.run_dirs[1].rglob("*"))]
-    assert left == [re.sub(r"\d{3,}.*", "", path.name) for path in sorted(result.run_dirs[0].rglob("*"))]

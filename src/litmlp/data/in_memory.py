@@ -80,6 +80,10 @@ class Batches:
     def __len__(self) -> int:
         return ceil(len(self.samples.y) / self.batch_size)
 
+    def size(self, batch_idx: int) -> int:
+        """Of a global batch: of what all processes together get."""
+        return min(self.batch_size, len(self.samples.y) - batch_idx * self.batch_size)
+
     def __iter__(self) -> Iterator[Samples]:
         num_samples = len(self.samples.y)
         order = None
@@ -87,8 +91,8 @@ class Batches:
             epoch_seed = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
             order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(epoch_seed))
             order = order.to(self.samples.x.device)
-        for start in range(0, num_samples, self.batch_size):
-            size = min(self.batch_size, num_samples - start)
+        for batch_idx in range(len(self)):
+            start, size = batch_idx * self.batch_size, self.size(batch_idx)
             share = slice(
                 start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size
             )

@@ -1,15 +1,10 @@
 """What no constructor knows: values that a library takes and mishandles, and parts that do not go together."""
 
-import os
 from math import inf
-from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
-from lightning.pytorch.accelerators import CPUAccelerator
 from omegaconf import DictConfig, OmegaConf
 
-from litmlp.data.in_memory import InMemoryData
 from litmlp.runs.errors import InputError
 
 PARTS = ("data", "model", "task", "optimizer", "scheduler", "trainer")
@@ -46,12 +41,7 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
-    """The machine has the devices, the options go together, and a batch can be shared among the processes."""
-    num_cores = os.cpu_count() or 1
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > num_cores:
-        raise InputError(f"trainer.devices={cfg.trainer.devices}: there are {num_cores} CPU cores, and no GPU in use")
-    if trainer.world_size > 1 and HydraConfig.initialized() and "seed=null" in HydraConfig.get().overrides.task:
-        raise InputError("seed=null: each process would draw its own; give several processes a seed")
+    """The options go together, and a batch can be shared among the processes."""
     if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
         raise InputError(
             f"optimizer.fused=true: a fused optimizer cannot clip gradients in precision {cfg.trainer.precision}; "
@@ -83,14 +73,3 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
             f"scheduler.frequency={scheduler.frequency}: {scheduler.monitor} comes every {every} epochs "
             f"(trainer.check_val_every_n_epoch); set scheduler.frequency={every}"
         )
-
-
-def check_last_batch(cfg: DictConfig, data: Any, trainer: Trainer) -> None:
-    """Processes average their gradients, which is the mean over the batch only where their shares are equal."""
-    if trainer.world_size > 1 and isinstance(data, InMemoryData) and data.train is not None:
-        num_last = len(data.train.y) % data.batch_size
-        if num_last % trainer.world_size:
-            raise InputError(
-                f"trainer.devices={cfg.trainer.devices}: cannot share the last batch of {num_last} samples evenly; "
-                "change data.batch_size or data.val_size"
-            )

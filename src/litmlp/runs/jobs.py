@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from litmlp.runs.compare import compare, find_runs, table, write_summary
 from litmlp.runs.errors import InputError, typed
+from litmlp.runs.launch import WorkerError, follow, num_processes
 from litmlp.runs.overrides import check_overrides, compose_or_complain
 
 log = logging.getLogger(__name__)
@@ -38,16 +39,20 @@ def run(main: Callable[[], Any], conf: str) -> None:
     _full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1" or any(arg.startswith("debug=") for arg in sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises what went wrong instead of printing it
     try:
+        if follow(sys.argv):
+            return
         _check(conf, _read_command_line())
         main()
         _report_sweep()
     except Exception as error:
-        if _full_trace:
+        if _full_trace and not isinstance(error, WorkerError):
             raise
         if _report_sweep():
             sys.exit(1)
         if isinstance(error, InputError | HydraException):
             sys.exit(_complain(str(error).strip()))
+        if isinstance(error, WorkerError):
+            sys.exit(error.trace or str(error))
         if isinstance(error, OSError) and error.filename is not None:
             sys.exit(_complain(f"{error.filename}: {error.strerror}"))
         raise
@@ -67,8 +72,9 @@ def job() -> Iterator[None]:
             if not _full_trace:
                 sys.exit(_complain(str(error)))  # not raised: Hydra would print a line of its own before it
             raise
-        summary = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        (directory / ERROR_FILE).write_text(f"{summary}\n\n{traceback.format_exc()}")
+        summary = str(error) if isinstance(error, InputError | WorkerError) else f"{type(error).__name__}: {error}"
+        trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
+        (directory / ERROR_FILE).write_text(f"{summary}\n\n{trace}")
         log.error("%s failed: %s", directory, summary)
         raise
 
@@ -127,11 +133,9 @@ def _check(conf: str, args: Namespace) -> None:
 
             for overrides in jobs:
                 with typed(overrides):
-                    *_, trainer = construct(compose_or_complain(config_name, overrides), Path())
-                if trainer.world_size > 1:
-                    raise InputError(
-                        f"trainer.devices={trainer.num_devices}: a sweep's jobs run in one process each so far"
-                    )
+                    cfg = compose_or_complain(config_name, overrides)
+                    num_processes(cfg)
+                    construct(cfg, Path())
 
 
 def _complain(message: str) -> int:

@@ -1,7 +1,6 @@
 """A run, top to bottom."""
 
 import logging
-import secrets
 import time
 import warnings
 from math import inf
@@ -16,20 +15,21 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record
-from litmlp.runs.checks import check_devices, check_last_batch, check_monitors, check_values
+from litmlp.runs.checks import check_devices, check_monitors, check_values
 from litmlp.runs.errors import blamed_on
 
 for message in (
     ".*LeafSpec.*",  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
     ".*Total length of `list`.*",  # no validation loaders are an empty list of them
     ".*exists and is not empty.*",  # the CSV logger finds config.yaml there
-    ".*`sync_dist=True`.*",  # torchmetrics have reduced what is logged
+    ".*sync_dist=True.*",  # torchmetrics have reduced what is logged
     ".*smaller than the logging interval.*",  # a short epoch is logged at its first batch
 ):
     warnings.filterwarnings("ignore", message=message)
 logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its INFO is about devices and products
-for table in ("profilers", "callbacks.model_summary"):  # but for these, which are asked for
+for part in ("pytorch", "fabric"):
+    logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # their INFO is about devices and products
+for table in ("profilers", "callbacks.model_summary"):  # but for these, which were asked for
     logging.getLogger(f"lightning.pytorch.{table}").setLevel(logging.INFO)
 
 
@@ -44,16 +44,16 @@ def train(cfg: DictConfig) -> float | None:
     """
     started, git = time.time(), record.git_state()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if cfg.seed is None:
-        cfg.seed = secrets.randbelow(2**32)
     data, task, trainer = construct(cfg, run_dir)
+    trainer.strategy.setup_environment()  # joins the other processes, where there are any
     with blamed_on(cfg, "data"):
-        data.prepare_data()
+        if trainer.local_rank == 0:
+            data.prepare_data()
+        trainer.strategy.barrier()
         data.setup()
     has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
     logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
     check_monitors(cfg, logged, has_validation)
-    check_last_batch(cfg, data, trainer)
 
     record.start(run_dir, cfg, HydraConfig.get().overrides.task)  # type: ignore[arg-type]  # in truth a ListConfig
     record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from litmlp.data.in_memory import Samples
+from litmlp.data.in_memory import Batches, Samples
 from litmlp.optim import Schedule, describe, parameter_groups
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ class SupervisedTask(LightningModule):
 
     def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
         x, y = batch
-        loss = self.loss(self.model(x), y)
+        output = self.model(x)
+        loss = self.loss(output, y) if len(y) else output.sum()  # nothing to learn from, but DDP waits for a gradient
         self._losses.append(loss.detach())
         self._sizes.append(len(y))
         if self.scheduler.reads_each_step:
@@ -90,7 +91,14 @@ class SupervisedTask(LightningModule):
             self._update_train_loss()
             for logger in self.loggers:
                 logger.log_metrics({"train_loss_step": loss.item()}, step=self.global_step)
-        return loss
+        return loss * self._weight(batch_idx, len(y))
+
+    def _weight(self, batch_idx: int, num_samples: int) -> float:
+        """What makes DDP's mean over the processes' losses the mean over the samples of the global batch."""
+        world_size = self.trainer.world_size
+        if world_size == 1 or not isinstance(loader := self.trainer.train_dataloader, Batches):
+            return 1.0
+        return world_size * num_samples / loader.size(batch_idx)
 
     def _update_train_loss(self) -> None:
         self.train_loss.update(torch.stack(self._losses), torch.tensor(self._sizes, device=self.device))

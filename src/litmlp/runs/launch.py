@@ -1,0 +1,351 @@
+"""Several processes for one run. The only part that knows how they are started and what they tell each other.
+
+The process that Hydra gave a job to composes its configuration once. Where the job takes several processes, it stays
+out of the training: it starts a fresh interpreter for each, hands rank 0 the configuration, waits, and returns what
+rank 0 found. Rank 0 passes the configuration on through the store at which the processes meet, as JSON, so that every
+rank trains the same. Under torchrun or srun the processes are there already, and only that last part happens.
+"""
+
+import copy
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from logging.config import dictConfig
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationKeyError
+
+from litmlp.runs.errors import InputError, typed
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+MEETING = "litmlp/job"  # key of the configuration in the store
+GRACE = 30.0  # seconds that the others get to save and end once one process has ended on a signal
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class WorkerError(Exception):
+    """A process of the run failed; `trace` is what it had to say."""
+
+    def __init__(self, summary: str, trace: str) -> None:
+        super().__init__(summary)
+        self.trace = trace
+
+
+@dataclass
+class Outcome:
+    """What a worker leaves behind in a file, for its supervisor."""
+
+    best: float | None = None
+    error: str | None = None
+    is_input_error: bool = False
+    trace: str = ""
+    time: float = 0.0
+
+
+def launch(cfg: DictConfig) -> float | None:
+    """Train as `cfg` says, in this process or in as many as it asks for; the monitored metric's best value."""
+    if cfg.seed is None:
+        cfg.seed = secrets.randbelow(2**32)  # here, so that all processes have the same
+    if _started_by_others():
+        store = _meet()
+        if os.environ["RANK"] != "0":  # submitit runs the job in each of its tasks
+            return _follow(store)
+        _fit_to_world(cfg)
+        store.set(MEETING, _as_text(cfg))
+        return _train(cfg)
+    processes = num_processes(cfg)
+    return _train(cfg) if processes == 1 else _supervise(_as_text(cfg), processes)
+
+
+def follow(arguments: Sequence[str]) -> bool:
+    """In a process that torchrun or srun started beside rank 0, do this process's part of rank 0's run.
+
+    Returns:
+        Whether this is such a process. Rank 0 is not: it goes through Hydra, which makes the run directory.
+    """
+    if not _started_by_others():
+        return False
+    if {"-m", "--multirun"} & set(arguments):
+        raise InputError(
+            "--multirun: torchrun and srun start the processes of one run, and a sweep starts its own; "
+            "leave them out and set trainer.devices"
+        )
+    if os.environ["RANK"] == "0":
+        return False
+    _follow(_meet())
+    return True
+
+
+def _started_by_others() -> bool:
+    """Whether torchrun or srun started this process as one of several; if srun, say so in torchrun's variables."""
+    env = os.environ
+    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "RANK" not in env:
+        first_host = subprocess.run(
+            ["scontrol", "show", "hostnames", env["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
+        ).stdout.split()[0]
+        num_nodes = int(env["SLURM_STEP_NUM_NODES"])
+        env.setdefault("MASTER_ADDR", first_host)
+        env.setdefault("MASTER_PORT", str(15000 + (int(env["SLURM_JOB_ID"]) * 7 + int(env["SLURM_STEP_ID"])) % 15000))
+        env |= {
+            "RANK": env["SLURM_PROCID"],
+            "LOCAL_RANK": env["SLURM_LOCALID"],
+            "GROUP_RANK": env["SLURM_NODEID"],
+            "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
+            "LOCAL_WORLD_SIZE": str(int(env["SLURM_STEP_NUM_TASKS"]) // num_nodes),
+            "TORCHELASTIC_RUN_ID": env["SLURM_JOB_ID"],
+        }
+    return "TORCHELASTIC_RUN_ID" in env and int(env.get("WORLD_SIZE", 1)) > 1
+
+
+def num_processes(cfg: DictConfig) -> int:
+    """How many processes the trainer's options come to on this machine.
+
+    Raises:
+        InputError: more than it has cores, or more than one node, which others must start.
+    """
+    devices, num_nodes = OmegaConf.select(cfg, "trainer.devices"), OmegaConf.select(cfg, "trainer.num_nodes") or 1
+    if num_nodes > 1:
+        raise InputError(f"trainer.num_nodes={num_nodes}: torchrun or srun start several nodes; see docs/scaling.md")
+    if OmegaConf.is_list(devices):
+        return len(devices)
+    if isinstance(devices, int) and devices >= 0:
+        if devices > (num_cores := os.cpu_count() or 1):  # GPUs are fewer still
+            raise InputError(f"trainer.devices={devices}: this machine has {num_cores} CPU cores")
+        return devices
+    if devices is None or cfg.trainer.get("accelerator") == "cpu":
+        return 1
+    from lightning import Trainer
+
+    return Trainer(accelerator=cfg.trainer.accelerator, devices=devices, barebones=True).num_devices
+
+
+def _fit_to_world(cfg: DictConfig) -> None:
+    """Let the trainer's options say what torchrun or srun have started, unless the user said something else."""
+    num_devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    for typed_override in HydraConfig.get().overrides.task:
+        if typed_override.startswith("trainer.devices=") and typed_override != f"trainer.devices={num_devices}":
+            raise InputError(f"{typed_override}: {num_devices} processes were started on this node; leave it out")
+    with open_dict(cfg):
+        cfg.trainer.devices, cfg.trainer.num_nodes = num_devices, int(os.environ["WORLD_SIZE"]) // num_devices
+
+
+def _as_text(cfg: DictConfig) -> str:
+    """A job as JSON: its configuration, with interpolations resolved so that no process does it anew, and Hydra's."""
+    resolved = copy.deepcopy(cfg)
+    for key in resolved:
+        with suppress(InterpolationKeyError):  # of what the run adds: the model's sizes
+            if OmegaConf.is_config(resolved[key]):
+                OmegaConf.resolve(resolved[key])
+            else:
+                resolved[key] = resolved[key]
+    hydra = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
+    return json.dumps({"cfg": OmegaConf.to_container(resolved), "hydra": hydra})
+
+
+def _supervise(text: str, num_processes: int) -> float | None:
+    """Start the processes, wait for them, and end them all when one fails or this process does."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = int(os.environ.get("OMP_NUM_THREADS", cores)) // num_processes
+    with TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
+        outcomes = [Path(folder) / f"{rank}.json" for rank in range(num_processes)]
+        workers: list[subprocess.Popen[str]] = []
+        with _forwarding(workers) as received:
+            for rank, file in enumerate(outcomes):
+                environment = {
+                    **os.environ,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "GROUP_RANK": "0",
+                    "WORLD_SIZE": str(num_processes),
+                    "LOCAL_WORLD_SIZE": str(num_processes),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(listener.getsockname()[1]),
+                    "TORCHELASTIC_RUN_ID": "litmlp",  # by which Lightning knows that it need not start any
+                    "OMP_NUM_THREADS": str(max(1, threads)),
+                }
+                worker = subprocess.Popen(
+                    [sys.executable, "-m", "litmlp.runs.launch", str(file), str(listener.fileno())],
+                    env=environment,
+                    stdin=subprocess.PIPE,  # open as long as this process lives
+                    pass_fds=[listener.fileno()] if rank == 0 else [],  # so that no other program takes the port
+                    start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+                    text=True,
+                )
+                workers.append(worker)
+            try:
+                with suppress(BrokenPipeError):  # it has ended already, which is found out below
+                    _tell(workers[0], text)
+                failed = _wait(workers, received)
+            finally:
+                for worker in workers:
+                    _end(worker)
+        if received and not all(file.exists() for file in outcomes):
+            sys.exit(128 + received[0])
+        return _result(workers, outcomes, failed)
+
+
+def _tell(worker: "subprocess.Popen[str]", text: str) -> None:
+    assert worker.stdin is not None
+    worker.stdin.write(text + "\n")
+    worker.stdin.flush()
+
+
+def _wait(workers: Sequence["subprocess.Popen[str]"], received: Sequence[int]) -> list[int]:
+    """Until all have ended or one has failed; after a signal they may take `GRACE` seconds from the first to end.
+
+    Returns:
+        Ranks of those that failed by themselves.
+    """
+    failed_at = None
+    while True:
+        failed = [rank for rank, worker in enumerate(workers) if worker.poll() not in (None, 0)]
+        if failed and failed_at is None:
+            failed_at = time.monotonic()
+        is_over = failed_at is not None and time.monotonic() - failed_at >= (GRACE if received else 0)
+        if is_over or all(worker.poll() is not None for worker in workers):
+            return failed
+        time.sleep(0.02)
+
+
+def _end(worker: "subprocess.Popen[str]") -> None:
+    """End a process and what it started: all of them are in its session's group."""
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert worker.stdin is not None
+    worker.stdin.close()
+
+
+@contextmanager
+def _forwarding(workers: list["subprocess.Popen[str]"]) -> Iterator[list[int]]:
+    """Pass signals on to the workers, which end in their own way; a second one ends them at once."""
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        for worker in workers:
+            if worker.poll() is None:
+                os.killpg(worker.pid, number if len(received) == 1 else signal.SIGKILL)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _result(workers: Sequence["subprocess.Popen[str]"], files: Sequence[Path], failed: Sequence[int]) -> float | None:
+    """Rank 0's result, or the error of the process that failed first."""
+    outcomes = [Outcome(**json.loads(file.read_text())) for file in files if file.exists()]
+    errors = sorted((each for each in outcomes if each.error is not None), key=lambda each: each.time)
+    if errors:
+        first, message = errors[0], errors[0].error or ""
+        raise InputError(message) if first.is_input_error else WorkerError(message, first.trace)
+    if failed:  # without a word
+        code = workers[failed[0]].returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        raise WorkerError(f"process {failed[0]} of {len(workers)} {how}", "")
+    return outcomes[0].best
+
+
+def _work(outcome_file: Path, listener: int) -> int:
+    """What each process that `_supervise` starts does; its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # before there is anything to save, end without a traceback
+    text = sys.stdin.readline() if os.environ["RANK"] == "0" else None
+    if text == "":  # the supervisor has gone
+        return 1
+    threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    outcome = Outcome()
+    try:
+        store = _meet(listener)
+        if text is not None:
+            store.set(MEETING, text)
+        outcome.best = _follow(store)
+    except Exception as error:
+        outcome.is_input_error, outcome.trace = isinstance(error, InputError), traceback.format_exc()
+        outcome.error = str(error) if outcome.is_input_error else f"{type(error).__name__}: {error}"
+    outcome.time = time.time()
+    partial = outcome_file.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(outcome)))
+    partial.replace(outcome_file)
+    return 0 if outcome.error is None else 1
+
+
+def _end_with(stream: IO[str]) -> None:
+    """Wait until the supervisor's end of the pipe is closed, then end at once, with all that this process started."""
+    stream.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _meet(listener: int | None = None) -> "Store":
+    """The store at which the run's processes meet. Rank 0 serves it, on the socket given, unless torchrun does."""
+    from torch.distributed import TCPStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    serves = os.environ["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = TCPStore(
+        address, port, is_master=serves, wait_for_workers=False, master_listen_fd=listener if serves else None
+    )
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # torch's process group is to use this one, not to open another
+    return store
+
+
+def _follow(store: "Store") -> float | None:
+    """Train as rank 0's configuration says, with Hydra's state as it would be in a job of Hydra's."""
+    job = json.loads(store.get(MEETING))
+    cfg = OmegaConf.create(job["cfg"])
+    OmegaConf.set_struct(cfg, True)
+    setup_globals()
+    state = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+    with open_dict(state.hydra):  # plugins have added keys
+        state.merge_with({"hydra": job["hydra"]})
+    HydraConfig.instance().set_config(state)
+    hydra = HydraConfig.get()
+    if os.environ["RANK"] == "0":
+        dictConfig(OmegaConf.to_container(hydra.job_logging, resolve=True))  # type: ignore[arg-type]
+    else:  # rank 0 says it
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+    with typed(list(hydra.overrides.task)):
+        return _train(cfg)
+
+
+def _train(cfg: DictConfig) -> float | None:
+    from litmlp.runs.train import train  # imports torch: seconds that --help and a typo need not wait for
+
+    try:
+        return train(cfg)
+    finally:
+        if "RANK" in os.environ:
+            from torch import distributed
+
+            if distributed.is_initialized():
+                distributed.destroy_process_group()  # gloo aborts the process where this is left to its end
+
+
+if __name__ == "__main__":
+    sys.exit(_work(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,168 @@
+"""Several processes for one run: what they train, what they say, and what they leave behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import SCRIPT, Result
+
+TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+# 1,281 training samples: the last batch of an epoch is one sample, so that the second process has none of it. The
+# other sets do not divide by two either.
+SMALL = ["trainer.max_epochs=2", "data.val_size=156", "data.eval_batch_size=25", "model.hidden=[32]"]
+
+FAULT = """
+import os, time
+from lightning import Callback
+
+class Fault(Callback):
+    '''Raises, or kills its process, on rank 1 of the runs whose rate is 0.3.'''
+
+    def __init__(self, kills: bool = False) -> None:
+        self.kills = kills
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        if trainer.global_rank == 1 and batch_idx == 3 and trainer.optimizers[0].defaults["lr"] == 0.3:
+            if self.kills:
+                os.kill(os.getpid(), 9)
+            raise RuntimeError("rank 1 is on fire")
+
+class Slow(Callback):
+    def on_train_batch_start(self, *args):
+        time.sleep(1)
+"""
+
+
+@pytest.fixture
+def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faults.py").write_text(FAULT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def files(run_dir: Path) -> list[str]:
+    return sorted(re.sub(r"tfevents.*", "tfevents", str(path.relative_to(run_dir))) for path in run_dir.rglob("*"))
+
+
+def test_two_processes_give_the_numbers_of_one(process: Callable[..., Result], cli: Callable[..., Result]) -> None:
+    one = cli(*SMALL, "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "hydra.run.dir=one")
+    two = process(*SMALL, *TWO, "trainer.log_every_n_steps=1", "hydra.run.dir=two")
+    assert (two.status, two.err) == (0, "")
+    one_dir, two_dir = one.run_dir, one.run_dir.with_name("two")
+    assert files(two_dir) == files(one_dir)
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (one_dir, two_dir))
+    assert second["devices"] == 2
+    assert second["steps"] == first["steps"]
+    for stage in ("fit", "test"):
+        assert second[stage] == pytest.approx(first[stage], rel=1e-4)
+    for name, weight in weights(one_dir).items():
+        torch.testing.assert_close(weights(two_dir)[name], weight, rtol=1e-4, atol=1e-6)
+    assert two.out.count("run directory") == one.out.count("run directory") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_a_rank_that_failed(process: Callable[..., Result], faults: None) -> None:
+    fault = ["+callbacks.fault._target_=faults.Fault", "optimizer.lr=0.3,0.1"]
+    result = process("-m", *SMALL, *TWO, *fault)
+    assert result.status == 1
+    assert result.err.count("rank 1 is on fire") == 1
+    failed, finished = result.run_dirs
+    assert "rank 1 is on fire" in (failed / "error.txt").read_text()
+    assert "in on_train_batch_start" in (failed / "error.txt").read_text()
+    assert (finished / "metrics.json").exists()
+    assert not (failed / "metrics.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [False, True])
+def test_a_rank_that_fails_ends_the_others(process: Callable[..., Result], faults: None, kills: bool) -> None:
+    result = process(
+        *SMALL, *TWO, "+callbacks.fault._target_=faults.Fault", f"+callbacks.fault.kills={kills}", "optimizer.lr=0.3"
+    )
+    assert result.status == 1
+    assert result.err.count("Traceback") == (0 if kills else 1)
+    assert ("process 1 of 2 was killed by SIGKILL" if kills else "rank 1 is on fire") in result.err
+
+
+def test_bad_input_to_several_processes_is_one_sentence(process: Callable[..., Result]) -> None:
+    result = process(*TWO, "data.batch_size=63")
+    assert (result.status, result.err) == (2, "data.batch_size=63: cannot be divided evenly among 2 processes\n")
+    assert result.run_dirs == []
+
+
+def test_more_processes_than_cores_are_refused_before_they_start(cli: Callable[..., Result]) -> None:
+    result = cli("trainer=ddp", "trainer.devices=1000")
+    assert result.status == 2
+    assert result.err.startswith("trainer.devices=1000: this machine has ")
+
+
+def test_nodes_are_not_started_from_here(cli: Callable[..., Result]) -> None:
+    result = cli("trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2")
+    assert (result.status, result.err.partition(":")[0]) == (2, "trainer.num_nodes=2")
+
+
+@pytest.fixture
+def running(tmp_path: Path, faults: None) -> Iterator[subprocess.Popen[str]]:
+    """A run of two processes in the middle of its training."""
+    command = [sys.executable, SCRIPT, *SMALL, *TWO, "+callbacks.slow._target_=faults.Slow"]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.rglob("events*")):
+        assert time.monotonic() < deadline
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    time.sleep(2)
+    yield run
+    run.kill()
+
+
+def ended(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    return not alive
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_the_supervisor_leaves_no_process(running: subprocess.Popen[str], number: int) -> None:
+    processes = psutil.Process(running.pid).children(recursive=True)
+    assert len(processes) >= 2
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert ended(processes)
+    assert running.returncode == (-9 if number == signal.SIGKILL else 128 + number), err
+    assert "Traceback" not in err
+
+
+def torchrun(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT), *args]
+    return subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_one_run(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    done = torchrun(tmp_path, *SMALL, "trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=two")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
+    one = cli(*SMALL, "trainer.accelerator=cpu", "hydra.run.dir=one")
+    two = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert two["test"] == pytest.approx(one.metrics["test"], rel=1e-4)
+    assert files(tmp_path / "two") == files(one.run_dir)
+
+
+@pytest.mark.slow
+def test_torchrun_refuses_a_sweep(tmp_path: Path) -> None:
+    done = torchrun(tmp_path, "-m", "seed=1,2")
+    assert "--multirun: torchrun and srun start the processes of one run" in done.stderr
+    assert list(tmp_path.iterdir()) == []
