@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
@@ -180,15 +180,20 @@ def rows_of(setting: Setting, results: Path) -> dict[str, Row]:
     """What is measured, by value of the setting's key. Folds are one row: mean over seeds of their mean and std."""
     folder = setting.folder(results)
     if setting.key == "data.fold":
-        rows = [compare(runs)[0] for seed in sorted(folder.glob("seed=*")) if (runs := find_runs([seed]))]
+        rows = [row for seed in sorted(folder.glob("seed=*")) for row in _finished([seed])]
         if not rows:
             return {}
         mean = {key: fmean(row.mean[key] for row in rows) for key in rows[0].mean}
         std = {key: fmean(row.std[key] for row in rows) for key in mean}
         repeats = [run for row in rows for run in row.runs]
-        return {"": Row(setting.name, "folds", len(repeats), mean, std, repeats)}
+        return {"": replace(rows[0], n=len(repeats), mean=mean, std=std, runs=repeats)}
     patterns = {value: f"seed=*/{setting.key}={value}" for value in setting.values} or {"": "seed=*"}
-    return {value: compare(runs)[0] for value, pattern in patterns.items() if (runs := find_runs(folder.glob(pattern)))}
+    return {value: row for value, pattern in patterns.items() for row in _finished(folder.glob(pattern))}
+
+
+def _finished(folders: Iterable[Path]) -> list[Row]:
+    """The row of the best setting there, or none."""
+    return [row for row in compare(find_runs(folders)) if row.n][:1]
 
 
 def table_lines(setting: Setting, rows: dict[str, Row]) -> Iterator[str]:

@@ -110,6 +110,7 @@ def accuracy_by_hand(run_dir: Path, checkpoint: str) -> float:
 def test_the_best_checkpoint_is_tested(cli: Callable[..., Result]) -> None:
     result = cli(*SMALL, "trainer.max_epochs=4", "monitor=train_loss", "mode=max")  # so the first epoch is the best
     assert result.metrics["best_checkpoint"] == "checkpoints/best-000.ckpt"
+    assert result.metrics["best_epoch"] == 0
     by_hand = accuracy_by_hand(result.run_dir, "checkpoints/best-000.ckpt")
     assert result.metrics["test"]["test_acc"] == pytest.approx(by_hand)
     assert by_hand != pytest.approx(accuracy_by_hand(result.run_dir, "checkpoints/last.ckpt"))
@@ -117,7 +118,7 @@ def test_the_best_checkpoint_is_tested(cli: Callable[..., Result]) -> None:
 
 def test_without_validation_the_last_weights_are_tested(cli: Callable[..., Result]) -> None:
     result = cli(*SMALL, "data.val_size=0", "callbacks=no_validation", "monitor=train_loss")
-    assert result.metrics["best_checkpoint"] is None
+    assert result.metrics["best_checkpoint"] is result.metrics["best_epoch"] is None
     assert sorted(result.metrics["fit"])[-1] == "train_loss"  # no val_*
     by_hand = accuracy_by_hand(result.run_dir, "checkpoints/last.ckpt")
     assert result.metrics["test"]["test_acc"] == pytest.approx(by_hand)

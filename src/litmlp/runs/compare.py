@@ -1,17 +1,27 @@
 """Runs side by side: what differs between them, and mean and spread over those that differ in seed or fold alone."""
 
+import csv
 import json
 import math
+import os
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-REPEATS = {"seed": "seeds", "data.fold": "folds"}  # overrides that repeat a setting rather than change it
-SUMMARY_FILE = "summary.json"
+from litmlp.runs.errors import as_typed
+
+REPEATS = {"seed": "seeds", "data.fold": "folds"}  # settings that repeat a run rather than make it another one
+ERROR_FILE = "error.txt"  # in the directory of a job that failed: one sentence, then the traceback
+MOST_ROWS = 100  # of a table on a terminal
+
+Columns = dict[str, list[str]]  # of a table, by what stands at their heads
 
 
 @dataclass
@@ -21,80 +31,136 @@ class Row:
     `std` divides by n over folds, which together are the whole data set, and by n - 1 over seeds, a sample of many.
     """
 
-    setting: str
+    name: str
+    monitor: str
+    mode: str
+    settings: dict[str, Any]  # those in which the rows differ
     over: str  # what the runs differ in: seeds, folds, seeds and folds, or nothing
-    n: int
+    n: int  # finished runs, which the numbers are of
     mean: dict[str, float]
     std: dict[str, float]
+    best_epoch: float | None
+    seconds: float | None
     runs: list[str]
+    notes: dict[str, str]  # run -> "failed: why", "unfinished" (under way, or killed) or "pruned: why"
+
+    @property
+    def status(self) -> str:
+        counts = Counter(note.partition(":")[0] for note in self.notes.values())
+        is_one = len({*self.runs, *self.notes}) == 1
+        return ", ".join(word if is_one else f"{count} {word}" for word, count in counts.items())
+
+
+@dataclass
+class _Run:
+    path: Path
+    typed: dict[str, str]  # its overrides
+    metrics: dict[str, Any]  # empty unless it has finished
+    note: str
+
+    def __post_init__(self) -> None:
+        repeats = (*REPEATS, "data.seed")
+        self.settings = {k: v for k, v in self.metrics.get("settings", {}).items() if k not in repeats}
+        self.setup = tuple(sorted(item for item in self.typed.items() if item[0] not in repeats))
+
+    def repeat(self, key: str) -> str:
+        return str(self.metrics.get("settings", {}).get(key, self.typed.get(key)))
+
+    def value(self, key: str) -> Any:
+        """Of a group the choice, which only the overrides tell; of all else also what was not typed."""
+        first, second = (self.settings, self.typed) if "." in key else (self.typed, self.settings)
+        return first.get(key, second.get(key))
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """The finished runs among these directories and below them."""
-    return sorted({path.parent for folder in folders for path in folder.glob("**/metrics.json")}, key=_natural)
+    """The runs among these directories and below them, in any state."""
+    found = set()
+    for folder in folders:
+        for path, below, files in os.walk(folder):
+            if not {"metrics.json", "config.yaml", ERROR_FILE}.isdisjoint(files):
+                found.add(Path(path))
+                below.clear()
+    return sorted(found, key=_natural)
 
 
-def compare(runs: Sequence[Path]) -> list[Row]:
+def compare(paths: Iterable[Path]) -> list[Row]:
     """Rows in the order of the runs' monitored metric, the best first; runs of another name or monitor apart.
 
-    Runs repeat each other where all settings but the seed and the fold are the same. A row is called by the overrides
-    that not all runs share, or by the settings where those say nothing.
+    Runs repeat each other where all settings but the seed and the fold are the same. One that has not finished has no
+    settings on record, and counts with the finished run beside it that was started by the same overrides.
     """
-    loaded = [(run, json.loads((run / "metrics.json").read_text()), _overrides(run)) for run in runs]
-    common = set.intersection(*(set(overrides.items()) for *_, overrides in loaded)) if len(loaded) > 1 else set()
-    names = {metrics["name"] for _, metrics, _ in loaded}
-    groups: dict[str, list[tuple[Path, dict[str, Any], dict[str, str]]]] = {}
-    labels: dict[str, str] = {}
-    for run, metrics, overrides in loaded:
-        differing = {k: v for k, v in overrides.items() if (k, v) not in common and k not in REPEATS}
-        label = " ".join(f"{k}={v}" for k, v in differing.items())
-        if not label or len(names) > 1:
-            label = f"{metrics['name']} {label}".rstrip()
-        key = json.dumps([metrics["name"], metrics["monitor"], _settings(metrics) or label], sort_keys=True)
-        groups.setdefault(key, []).append((run, metrics, overrides))
-        labels[key] = label
-    full = dict(labels)
-    for key, label in labels.items():  # settings that came from elsewhere than the command line
-        twins = [_settings(groups[other][0][1]) for other in labels if labels[other] == label and other != key]
-        own = _settings(groups[key][0][1]).items()
-        full[key] = " ".join([label, *(f"{k}={v}" for k, v in own if any(twin.get(k) != v for twin in twins))])
-    rows = [(_row(full[key], group), group[0][1]) for key, group in groups.items()]
-    return [row for row, metrics in sorted(rows, key=lambda pair: _rank(*pair))]
+    runs = sorted(map(_load, paths), key=lambda run: not run.metrics)
+    groups: dict[str, list[_Run]] = {}
+    beside: dict[tuple[Any, ...], str] = {}
+    for run in runs:
+        place = (str(run.path.parent), run.setup)
+        own = (run.metrics["name"], run.metrics["monitor"], run.settings or run.setup) if run.metrics else place
+        key = beside.get(place) if not run.metrics else None
+        key = key or json.dumps(own, sort_keys=True)
+        beside.setdefault(place, key)
+        groups.setdefault(key, []).append(run)
+    columns = _columns(runs, [group[0] for group in groups.values()])
+    return sorted((_row(group, columns) for group in groups.values()), key=_rank)
 
 
-def _settings(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What makes a run another one, not a repeat."""
-    return {k: v for k, v in metrics.get("settings", {}).items() if k not in (*REPEATS, "data.seed")}
+def _load(path: Path) -> _Run:
+    metrics, error, overrides = path / "metrics.json", path / ERROR_FILE, path / "overrides.yaml"
+    loaded = json.loads(metrics.read_text()) if metrics.is_file() else {}
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    typed = yaml.load(overrides.read_text(), Loader=loader) if overrides.is_file() else []
+    note = "unfinished"
+    if loaded:
+        note = loaded["stopped"] if str(loaded.get("stopped")).startswith("pruned") else ""
+    elif error.is_file():
+        note = "failed: " + error.read_text().partition("\n")[0]
+    return _Run(path, dict(override.lstrip("+").partition("=")[::2] for override in typed), loaded, note)
 
 
-def _rank(row: Row, metrics: dict[str, Any]) -> tuple[str, str, bool, float]:
-    value = row.mean.get(metrics["monitor"], math.nan)
-    return (
-        metrics["name"],
-        metrics["monitor"],
-        not math.isfinite(value),
-        (-value if metrics["mode"] == "max" else value) if math.isfinite(value) else 0.0,
-    )
+def _columns(runs: Sequence[_Run], firsts: Sequence[_Run]) -> list[str]:
+    """The overrides in which rows differ, and the settings of those that differ in nothing that was typed."""
+    common = set.intersection(*(set(run.typed.items()) for run in runs)) if runs else set()
+    typed = dict.fromkeys(key for run in runs for key, value in run.typed.items() if (key, value) not in common)
+    columns = [key for key in typed if key not in (*REPEATS, "name") and _differ(firsts, key)]
+    alike: dict[tuple[str, ...], list[_Run]] = {}
+    for run in firsts:
+        if run.metrics:
+            alike.setdefault((run.metrics["name"], *(as_typed(run.value(key)) for key in columns)), []).append(run)
+    for twins in alike.values():
+        keys = dict.fromkeys(key for run in twins for key in run.settings) if len(twins) > 1 else {}
+        columns += [key for key in keys if key not in columns and _differ(twins, key)]
+    return columns
 
 
-def _row(setting: str, group: list[tuple[Path, dict[str, Any], dict[str, str]]]) -> Row:
-    over = [REPEATS[key] for key in REPEATS if len({overrides.get(key) for *_, overrides in group}) > 1]
-    values: dict[str, list[float]] = {}
-    for _, metrics, _ in group:
-        scores = metrics["fit"] | metrics["test"]
-        if metrics["best"] is not None:
-            scores[metrics["monitor"]] = metrics["best"]
-        for key, value in scores.items():
-            values.setdefault(key, []).append(math.nan if value is None else value)
+def _differ(runs: Sequence[_Run], key: str) -> bool:
+    return len({as_typed(run.value(key)) for run in runs}) > 1
+
+
+def _row(group: Sequence[_Run], columns: Sequence[str]) -> Row:
+    first, finished = group[0], [run for run in group if run.metrics]
+    over = [REPEATS[key] for key in REPEATS if len({run.repeat(key) for run in finished}) > 1]
+    scores = [_scores(run.metrics) for run in finished]
+    known = dict.fromkeys(key for each in scores for key in each)
+    values = {key: [each[key] for each in scores if key in each] for key in known}
     ddof = 0 if over == ["folds"] else 1
     return Row(
-        setting=setting,
+        **{key: first.metrics.get(key, "") for key in ("name", "monitor", "mode")},
+        settings={key: first.value(key) for key in columns},
         over=" and ".join(over),
-        n=len(group),
+        n=len(finished),
         mean={key: _mean(numbers) for key, numbers in values.items()},
         std={key: _std(numbers, ddof) for key, numbers in values.items()},
-        runs=[str(run) for run, *_ in group],
+        best_epoch=_mean_of_known(run.metrics.get("best_epoch") for run in finished),
+        seconds=_mean_of_known(run.metrics.get("seconds") for run in finished),
+        runs=[str(run.path) for run in finished],
+        notes={str(run.path): run.note for run in group if run.note},
     )
+
+
+def _scores(metrics: dict[str, Any]) -> dict[str, float]:
+    scores = metrics["fit"] | metrics["test"]
+    if metrics["best"] is not None:
+        scores[metrics["monitor"]] = metrics["best"]
+    return {key: math.nan if value is None else value for key, value in scores.items()}
 
 
 def _mean(numbers: Sequence[float]) -> float:
@@ -109,21 +175,97 @@ def _std(numbers: Sequence[float], ddof: int) -> float:
     return statistics.stdev(numbers) if ddof else statistics.pstdev(numbers)
 
 
-def table(rows: Sequence[Row], metric: str | None = None) -> str:
-    """The rows as lines of text: setting, `mean (std)` of the metrics, and what the std is over."""
-    known = dict.fromkeys(key for row in rows for key in row.mean if "/" not in key and not key.startswith("train"))
-    shown = [metric] if metric else sorted(known, reverse=True) or ["train_loss"]
-    header = ["setting", *shown, "runs"]
-    lines = [[row.setting, *(_score(row, key) for key in shown), _repeats(row)] for row in rows]
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [header, *lines]]
-    if any(row.n > 1 for row in rows):
-        text.append("mean (std)")
-    return "\n".join(line.rstrip() for line in text)
+def _mean_of_known(numbers: Iterable[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return statistics.fmean(known) if known else None
 
 
-def write_summary(folder: Path, rows: Sequence[Row]) -> None:
-    (folder / SUMMARY_FILE).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+def _rank(row: Row) -> tuple[bool, str, str, bool, float]:
+    best = row.mean.get(row.monitor, math.nan)
+    badness = -best if row.mode == "max" else best
+    return row.n == 0, row.name, row.monitor, *((False, badness) if math.isfinite(best) else (True, 0.0))
+
+
+def _natural(path: Path) -> list[Any]:
+    """Sort key under which 2 comes before 10."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def show(rows: Sequence[Row], metric: str | None = None) -> None:
+    """Print the rows as a table: all of it, or on a terminal what fits its width, and the first `MOST_ROWS`.
+
+    Args:
+        rows: at least one, as `compare` gives them.
+        metric: show this metric alone.
+    """
+    from rich.console import Console  # here, so that an answer to a typo need not wait for it
+    from rich.table import Table
+
+    console, cells = Console(markup=False, highlight=False, emoji=False), _cells(rows, metric)
+    notes = ["mean (std)"] if any(row.n > 1 for row in rows) else []
+    if not console.is_terminal:
+        widths = [max(map(len, [head, *column])) for head, column in cells.items()]
+        for line in [tuple(cells), *zip(*cells.values(), strict=True)]:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print("\n".join(notes), end="\n" * len(notes))
+        return
+    optional = {"best epoch", "time", *rows[0].mean} - {metric, *(row.monitor for row in rows)}
+    cells, hidden = _fit(cells, [head for head in cells if head in optional], console.width)
+    if hidden:
+        notes.append(f"no room for {', '.join(hidden)}")
+    if len(rows) > MOST_ROWS:
+        notes.append(f"the first {MOST_ROWS} of {len(rows)} rows")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in cells:
+        table.add_column(head, style="red" if head == "status" else "", overflow="fold")
+    for line in list(zip(*cells.values(), strict=True))[:MOST_ROWS]:
+        table.add_row(*line)
+    console.print(table, *notes, sep="\n")
+
+
+def _fit(cells: Columns, optional: Sequence[str], width: int) -> tuple[Columns, Sequence[str]]:
+    """What there is room for, keys called by their last word if they must; of the optional columns, those left out."""
+
+    def is_too_wide(columns: Columns) -> bool:
+        return sum(max(map(len, [head, *column])) + 2 for head, column in columns.items()) - 2 > width
+
+    short = {head.rpartition(".")[2]: column for head, column in cells.items()}
+    if is_too_wide(cells) and len(short) == len(cells):
+        cells = short
+    num_hidden = 0
+    while num_hidden < len(optional) and is_too_wide(cells):
+        num_hidden += 1
+        cells = {head: column for head, column in cells.items() if head not in optional[-num_hidden:]}
+    return cells, optional[len(optional) - num_hidden :]
+
+
+def _cells(rows: Sequence[Row], metric: str | None) -> Columns:
+    """The table by column, of those in which there is something to say."""
+    metrics = dict.fromkeys(row.monitor for row in rows if row.n)
+    plain = [key for row in rows for key in row.mean if "/" not in key and not key.startswith("train")]
+    metrics |= dict.fromkeys(sorted(plain, key=lambda key: not key.startswith("test")))
+    columns = {
+        "name": [row.name or "-" for row in rows],
+        **{key: [_short(row.settings[key]) for row in rows] for key in rows[0].settings},
+        **{key: [_score(row, key) for row in rows] for key in ([metric] if metric else metrics)},
+        "best epoch": ["-" if row.best_epoch is None else f"{row.best_epoch:.3g}" for row in rows],
+        "time": ["-" if row.seconds is None else _duration(row.seconds) for row in rows],
+        "runs": [f"{row.n} {row.over or 'alike'}" if row.n > 1 else str(row.n) for row in rows],
+        "status": [row.status for row in rows],
+    }
+    if rows[0].settings and len({row.name for row in rows if row.n}) < 2:
+        del columns["name"]
+    dull = {"status": {""}, "runs": {"0", "1"}, "best epoch": {"-"}}
+    return {head: column for head, column in columns.items() if not set(column) <= dull.get(head, set())}
+
+
+def _short(value: Any) -> str:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return "-" if value is None else as_typed(value)
+    return f"{number:.4g}" if len(str(value)) > 8 else str(value)  # a drawn learning rate has 17 digits
 
 
 def _score(row: Row, key: str) -> str:
@@ -132,15 +274,33 @@ def _score(row: Row, key: str) -> str:
     return f"{row.mean[key]:.4f}" + (f" ({row.std[key]:.4f})" if row.n > 1 else "")
 
 
-def _repeats(row: Row) -> str:
-    return f"{row.n} {row.over or 'alike'}, ddof {0 if row.over == 'folds' else 1}" if row.n > 1 else "1"
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
 
 
-def _overrides(run: Path) -> dict[str, str]:
-    overrides = yaml.load((run / "overrides.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return dict(override.partition("=")[::2] for override in overrides)
+def problems(rows: Iterable[Row]) -> Iterator[str]:
+    """One line for each run that failed or has not finished."""
+    for row in rows:
+        yield from (f"{run}: {note}" for run, note in row.notes.items() if not note.startswith("pruned"))
 
 
-def _natural(path: Path) -> list[Any]:
-    """Sort key under which 2 comes before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
+def write_summary(folder: Path, rows: Sequence[Row]) -> None:
+    """Write `summary.json` and `summary.csv`, in which runs are named relative to the folder."""
+    entries, flat = [], []
+    for row in rows:
+        runs = [os.path.relpath(run, folder) for run in row.runs]
+        notes = {os.path.relpath(run, folder): note for run, note in row.notes.items()}
+        entry = asdict(row) | {"status": row.status, "runs": runs, "notes": notes}
+        entries.append(json.loads(json.dumps(entry), parse_constant=lambda _: None))  # JSON has no NaN
+        scores = [(f"{key}{of}", each[key]) for key in row.mean for of, each in (("", row.mean), ("_std", row.std))]
+        flat.append({"name": row.name, "n": row.n, "over": row.over, **row.settings, **dict(scores)})
+        flat[-1] |= {"best_epoch": row.best_epoch, "seconds": row.seconds, "status": row.status}
+        flat[-1] |= {
+            "notes": "; ".join(dict.fromkeys(row.notes.values())),
+            "runs": " ".join(dict.fromkeys([*runs, *notes])),
+        }
+    (folder / "summary.json").write_text(json.dumps(entries, indent=2) + "\n")
+    with (folder / "summary.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(key for each in flat for key in each))
+        writer.writeheader()
+        writer.writerows(flat)

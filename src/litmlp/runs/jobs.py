@@ -17,14 +17,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from litmlp.runs.compare import compare, find_runs, table, write_summary
+from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
 from litmlp.runs.errors import InputError, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
 from litmlp.runs.overrides import check_overrides, compose_or_complain
 
 log = logging.getLogger(__name__)
 
-ERROR_FILE = "error.txt"  # in the directory of a job that failed: one sentence, then the traceback
 LOG_FILE = "train.log"
 
 _full_trace = False
@@ -75,6 +74,7 @@ def job() -> Iterator[None]:
         summary = str(error) if isinstance(error, InputError | WorkerError) else f"{type(error).__name__}: {error}"
         trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
         (directory / ERROR_FILE).write_text(f"{summary}\n\n{trace}")
+        (directory / "overrides.yaml").write_text(OmegaConf.to_yaml(hydra.overrides.task))  # if it failed before that
         log.error("%s failed: %s", directory, summary)
         raise
 
@@ -148,19 +148,20 @@ def _report_sweep() -> int:
     sweep = NoteSweep.directory
     if sweep is None or not sweep.is_dir():
         return 0
-    rows = compare(find_runs([sweep]))
+    runs = find_runs([sweep])
+    rows = compare(runs)
     if rows:
         write_summary(sweep, rows)
-        print(f"\n{table(rows)}\nsweep directory: {sweep}\ncurves: tensorboard --logdir {sweep}")
-    errors = sorted(sweep.glob(f"*/{ERROR_FILE}"))
-    if errors:
-        num_jobs = sum(path.is_dir() for path in sweep.iterdir())
-        print(
-            f"{len(errors)} of {num_jobs} jobs failed; the traceback of each is in its {ERROR_FILE}:", file=sys.stderr
-        )
-    for path in errors:
-        print(f"  {path.parent}: {path.read_text().splitlines()[0]}", file=sys.stderr)
-    return len(errors)
+        print()
+        show(rows)
+        print(f"sweep directory: {sweep}\ncurves: tensorboard --logdir {sweep}")
+    failed = {run: note for row in rows for run, note in row.notes.items() if note.startswith("failed: ")}
+    if failed:
+        where = f"the traceback of each is in its {ERROR_FILE}"
+        print(f"{len(failed)} of {len(runs)} jobs failed; {where}:", file=sys.stderr)
+    for run, note in failed.items():
+        print(f"  {run}: {note.removeprefix('failed: ')}", file=sys.stderr)
+    return len(failed)
 
 
 def _remove_unused(directory: Path) -> None:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -115,6 +116,7 @@ def finish(run_dir: Path, cfg: DictConfig, trainer: Trainer, outcome: dict[str, 
         "monitor": cfg.monitor,
         "mode": cfg.mode,
         **outcome,
+        "best_epoch": _epoch_of(run_dir / outcome["best_checkpoint"]) if outcome["best_checkpoint"] else None,
         "seconds": round(time.time() - started, 2),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "seed": cfg.seed,
@@ -126,6 +128,11 @@ def finish(run_dir: Path, cfg: DictConfig, trainer: Trainer, outcome: dict[str, 
     }
     _write(run_dir / "metrics.json", json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n")
     _announce(run_dir, trainer, metrics)
+
+
+def _epoch_of(checkpoint: Path) -> int:
+    """Counted from 0. Only the checkpoint knows: its name is the user's to choose."""
+    return torch.load(checkpoint, weights_only=True, mmap=True, map_location="meta")["epoch"]
 
 
 def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any]) -> None:
