@@ -8,8 +8,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")  # Okabe and Ito's, told apart by all
-DROPOUT, NO_DROPOUT = "fashion_dropout", "fashion_dropout without dropout"
-FEW = " on 5,000 images"  # ends the names of both, trained on that many
+DROPOUT, OVERFIT = "fashion_dropout", "fashion_overfit"
+WITHOUT = " without dropout"  # ends the names of what either is compared with
 Runs = Sequence[str]  # run directories of one setting, one for each seed
 
 
@@ -34,8 +34,11 @@ def findings(runs: Mapping[str, Runs]) -> Iterator[str]:
     def loss_gap(run: str) -> float:
         return final("test_loss")(run) - final("train_loss")(run)
 
-    def accuracy_gap(run: str) -> float:
-        return train_accuracy(run)[-1] - final("test_acc")(run)
+    def undropped_accuracy_gap(run: str) -> float:
+        return train_scores(run)["acc"][-1] - final("test_acc")(run)
+
+    def undropped_loss_gap(run: str) -> float:
+        return final("test_loss")(run) - train_scores(run)["loss"][-1]
 
     claims: list[tuple[str, str, Callable[[str], float], list[str]]] = []
     for data in ("", " on Fashion-MNIST"):
@@ -48,10 +51,11 @@ def findings(runs: Mapping[str, Runs]) -> Iterator[str]:
     claims.append(("Weight decay 3 shrinks the norm", "L2 norm", final("norm/all"), decay))
     claims.append(("Weight decay 3 lowers the test loss", "Test loss", final("test_loss"), decay))
     claims.append((gap_shrinks, "Test minus train loss", loss_gap, decay))
-    for size in ("", FEW):
-        pair = [DROPOUT + size, NO_DROPOUT + size]
-        gap_shrinks = "Dropout narrows the gap between train and test accuracy"
-        claims.append((gap_shrinks, "Train minus test accuracy", accuracy_gap, pair))
+    for name in (DROPOUT, OVERFIT):
+        pair = [name, name + WITHOUT]
+        narrows = "Dropout narrows the gap between train and test"
+        claims.append((f"{narrows} accuracy", "Train minus test accuracy", undropped_accuracy_gap, pair))
+        claims.append((f"{narrows} loss", "Test minus train loss", undropped_loss_gap, pair))
         claims.append(("Dropout raises the test accuracy", "Test accuracy", final("test_acc"), pair[::-1]))
     for schedule in ("plateau", "step", "exponential", "inverse_time"):
         pair = [f"annealing: {schedule}", "annealing: constant"]
@@ -111,9 +115,9 @@ def by_epoch(runs: Runs, tag: str) -> tuple[Any, Any]:
     return mean_and_std([curve(run, tag)[1] for run in runs])
 
 
-def train_accuracy(run: str) -> list[float]:
-    """Accuracy on the training set after each epoch, with nothing dropped, from the run's checkpoint of each."""
-    path = Path(run) / "train_accuracy.json"
+def train_scores(run: str) -> dict[str, list[float]]:
+    """`acc` and `loss` on the training set, with nothing dropped, of each checkpoint of the run in their order."""
+    path = Path(run) / "train_scores.json"
     if not path.is_file():
         import torch
         from omegaconf import DictConfig, OmegaConf
@@ -126,13 +130,13 @@ def train_accuracy(run: str) -> list[float]:
         data.prepare_data()
         data.setup()
         task.eval()
-        scores = []
+        scores: dict[str, list[float]] = {"acc": [], "loss": []}
         for checkpoint in sorted(Path(run).glob("checkpoints/epoch=*.ckpt")):
             task.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
             with torch.no_grad():
-                chunks = zip(data.train.x.split(5000), data.train.y.split(5000), strict=True)
-                right = sum(int((task(data.transform(x)).argmax(1) == y).sum()) for x, y in chunks)
-            scores.append(right / len(data.train.y))
+                outputs = torch.cat([task(data.transform(x)) for x in data.train.x.split(5000)])
+                scores["acc"].append(float((outputs.argmax(1) == data.train.y).float().mean()))
+                scores["loss"].append(float(task.loss(outputs, data.train.y)))
         path.write_text(json.dumps(scores))
     return json.loads(path.read_text())
 
@@ -152,14 +156,14 @@ def draw_weight_decay(axes: Any, runs: Mapping[str, Runs]) -> None:
 
 def draw_dropout(axes: Any, runs: Mapping[str, Runs]) -> None:
     for color, (label, repeats) in zip(COLORS, runs.items(), strict=False):
-        train, _ = mean_and_std([train_accuracy(run) for run in repeats])
-        unseen, _ = by_epoch(repeats, "val_acc")
         num_epochs = metrics_of(repeats[0])["epochs"]
-        epochs = [num_epochs * (n + 1) / len(unseen) for n in range(len(unseen))]
-        axes[0].plot(epochs, 100 * train, "--", color=color, label=f"{label}, train")
-        axes[0].plot(epochs, 100 * unseen, color=color, label=f"{label}, unseen")
-        axes[1].plot(epochs, 100 * (train - unseen), color=color, label=label)
-    for each, unit in zip(axes, ("accuracy (%)", "train minus unseen accuracy (points)"), strict=True):
+        for each, key, factor in zip(axes, ("acc", "loss"), (100, 1), strict=True):
+            train, _ = mean_and_std([train_scores(run)[key] for run in repeats])
+            unseen, _ = by_epoch(repeats, f"val_{key}")
+            epochs = [num_epochs * (n + 1) / len(unseen) for n in range(len(unseen))]
+            each.plot(epochs, factor * train, "--", color=color, label=f"{label}, train")
+            each.plot(epochs, factor * unseen, color=color, label=f"{label}, unseen")
+    for each, unit in zip(axes, ("accuracy (%)", "loss (cross-entropy)"), strict=True):
         each.set(xlabel="epoch", ylabel=unit)
     lines, labels = axes[0].get_legend_handles_labels()
     axes[0].figure.legend(
@@ -188,13 +192,14 @@ def draw_optimizers(axes: Any, runs: Mapping[str, Runs]) -> None:
         axes.plot(epochs, loss, color=color, label=name)
         axes.fill_between(epochs, loss - std, loss + std, color=color, alpha=0.15, linewidth=0)
     axes.set(yscale="log", xlabel="epoch", ylabel="validation loss (cross-entropy)")
+    axes.set_yticks([0.05, 0.1, 0.2, 0.5, 1, 2], ["0.05", "0.1", "0.2", "0.5", "1", "2"], minor=False)
     axes.legend(frameon=False)
 
 
 PICTURES: dict[str, tuple[Any, dict[str, Any]]] = {  # name -> what draws it, and the shape of its axes
     "weight_decay": (draw_weight_decay, {"figsize": (9, 4.5)}),
     "dropout": (draw_dropout, {"figsize": (9, 4.2), "ncols": 2}),
-    "dropout_few_images": (draw_dropout, {"figsize": (9, 4.2), "ncols": 2}),
+    "dropout_overfit": (draw_dropout, {"figsize": (9, 4.2), "ncols": 2}),
     "schedules": (draw_schedules, {"figsize": (9, 7.5), "nrows": 4, "ncols": 3, "sharex": True, "sharey": True}),
     "optimizers": (draw_optimizers, {"figsize": (9, 4.5)}),
 }
