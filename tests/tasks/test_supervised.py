@@ -15,6 +15,7 @@ from litmlp.data.in_memory import InMemoryData, Samples
 from litmlp.models.mlp import MLP
 from litmlp.optim import Schedule
 from litmlp.tasks.supervised import SupervisedTask
+from litmlp.training_epoch import TrainingEpoch
 
 NUM_TRAIN, NUM_VAL, BATCH = 43, 17, 8
 NUM_BATCHES = 6  # the last of three samples
@@ -107,7 +108,9 @@ def make_task(optimizer=MOMENTUM, schedule=None, loss=None, metrics=None, dropou
 def make_trainer(**options):
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     defaults = {"logger": False, "enable_checkpointing": False, "max_epochs": EPOCHS, "log_every_n_steps": 1}
-    return Trainer(accelerator="cpu", devices=1, **quiet, **{**defaults, **options})
+    trainer = Trainer(accelerator="cpu", devices=1, **quiet, **{**defaults, **options})
+    TrainingEpoch.install(trainer)
+    return trainer
 
 
 def fit(task, data=None, ckpt_path=None, **options):

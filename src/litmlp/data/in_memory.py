@@ -18,7 +18,10 @@ class Samples(NamedTuple):
     y: Tensor
 
     def at(self, index: Tensor | slice) -> "Samples":
-        return Samples(self.x[index], self.y[index])
+        if isinstance(index, slice):
+            return Samples(self.x[index], self.y[index])
+        # On the CPU, images[index] takes seven times as long.
+        return Samples(self.x.index_select(0, index), self.y.index_select(0, index))
 
     def to(self, device: torch.device) -> "Samples":
         return Samples(self.x.to(device), self.y.to(device))

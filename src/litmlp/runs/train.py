@@ -17,6 +17,7 @@ from litmlp.profiler import NoProfiler
 from litmlp.runs import record
 from litmlp.runs.checks import check_devices, check_monitors, check_values
 from litmlp.runs.errors import blamed_on
+from litmlp.training_epoch import TrainingEpoch
 
 for message in (
     ".*LeafSpec.*",  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
@@ -97,6 +98,7 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
     extras = {} if cfg.trainer.profiler else {"profiler": NoProfiler()}
     trainer = _make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir, **extras)
+    TrainingEpoch.install(trainer)
     check_devices(cfg, trainer, data.batch_size)
     return data, task, trainer
 
