@@ -26,6 +26,7 @@ def test_what_lies_in_a_run_directory(cli: Callable[..., Result]) -> None:
     assert left - {path for path in left if path.startswith("events.out.tfevents.")} == {
         *("config.yaml", "overrides.yaml", "metrics.json", "train.log", "hparams.yaml"),
         *("checkpoints", f"checkpoints/best-{EPOCHS - 1:03d}.ckpt", "checkpoints/last.ckpt"),
+        "checkpoints/previous.ckpt",
     }
     assert any(path.startswith("events.out.tfevents.") for path in left)
 
@@ -70,7 +71,7 @@ def test_checkpoints_hold_tensors_and_plain_values(cli: Callable[..., Result]) -
     for path in (run_dir / "checkpoints").iterdir():
         checkpoint = torch.load(path, weights_only=True)
         assert checkpoint["state_dict"]["model.hidden_0.weight"].shape == (16, 64)
-        assert checkpoint["global_step"] == EPOCHS * BATCHES
+        assert checkpoint["global_step"] == (EPOCHS - (path.name == "previous.ckpt")) * BATCHES
 
 
 def test_the_log_tells_what_the_terminal_did(cli: Callable[..., Result]) -> None:

@@ -69,6 +69,8 @@ class Batches:
         self.samples, self.batch_size, self.seed, self.transform = samples, batch_size, seed, transform
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self._next = 0  # batch of the pass under way
+        self._start = 0  # batch with which the next pass begins
 
     # Lightning calls loader.sampler.set_epoch before each epoch, and reads batch_sampler where there is a sampler.
     batch_sampler = None
@@ -79,6 +81,13 @@ class Batches:
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where a pass is, for a run that is resumed there."""
+        return {"next": self._next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._start = state["next"]
 
     def __len__(self) -> int:
         return ceil(len(self.samples.y) / self.batch_size)
@@ -94,7 +103,9 @@ class Batches:
             epoch_seed = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
             order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(epoch_seed))
             order = order.to(self.samples.x.device)
-        for batch_idx in range(len(self)):
+        first, self._start = self._start, 0
+        for batch_idx in range(first, len(self)):
+            self._next = batch_idx + 1
             start, size = batch_idx * self.batch_size, self.size(batch_idx)
             share = slice(
                 start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -21,6 +22,7 @@ from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summ
 from litmlp.runs.errors import InputError, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
 from litmlp.runs.overrides import check_overrides, compose_or_complain
+from litmlp.signals import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ def job() -> Iterator[None]:
     try:
         with typed(OmegaConf.to_container(hydra.overrides.task)):  # type: ignore[arg-type]  # a list of strings
             yield
+    except Interrupted as end:
+        sys.exit(_say_how_to_go_on(directory, end))
     except Exception as error:
         if isinstance(error, InputError) and hydra.mode == RunMode.RUN:
             _remove_unused(directory)
@@ -93,6 +97,7 @@ def _read_command_line() -> Namespace:
     """Parse sys.argv as Hydra will, and rewrite it so that flags may stand anywhere and `from=RUN_DIR` means something.
 
     `from=RUN_DIR` becomes Hydra's way to say: compose conf/from.yaml, which includes RUN_DIR/config.yaml.
+    `resume=RUN_DIR` says the same, and that the run goes on in RUN_DIR.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
@@ -106,15 +111,25 @@ def _read_command_line() -> Namespace:
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such flag; --hydra-help lists them")
     flags_given = [arg for arg in sys.argv[1:] if arg not in args.overrides]
-    sources = [override for override in args.overrides if override.startswith("from=")]
+    sources = [
+        o for o in args.overrides if o.startswith(("from=", "resume=")) and o not in ("resume=auto", "resume=null")
+    ]
     if sources:
-        run_dir = Path(sources[-1].removeprefix("from=")).expanduser().resolve()
+        door, _, folder = sources[-1].partition("=")
+        run_dir = Path(folder).expanduser().resolve()
         if not (run_dir / "config.yaml").is_file():
             raise InputError(f"{sources[-1]}: no run directory, it holds no config.yaml")
+        goes_on = [f"hydra.run.dir='{run_dir}'", "resume=auto"] if door == "resume" else []
         rest = [override for override in args.overrides if override not in sources]
-        args.overrides = [f"hydra.searchpath=['file://{run_dir}']", *rest]
+        args.overrides = [f"hydra.searchpath=['file://{run_dir}']", *goes_on, *rest]
         args.config_name = "from"
         flags_given.append("--config-name=from")
+    elif "resume=auto" in args.overrides and not any(
+        o.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for o in args.overrides
+    ):
+        raise InputError(
+            "resume=auto: set hydra.run.dir=DIR (of a sweep, hydra.sweep.dir=DIR), which is new each time otherwise"
+        )
     sys.argv[1:] = [*flags_given, *args.overrides]
     return args
 
@@ -136,6 +151,20 @@ def _check(conf: str, args: Namespace) -> None:
                     cfg = compose_or_complain(config_name, overrides)
                     num_processes(cfg)
                     construct(cfg, Path())
+
+
+def _say_how_to_go_on(directory: Path, end: Interrupted) -> int:
+    """The last line of a run that a signal ended; its exit status."""
+    if NoteSweep.directory is not None:
+        given = [arg for arg in sys.argv[1:] if not arg.startswith(("resume=", "hydra.sweep.dir="))]
+        options = [*given, f"hydra.sweep.dir={NoteSweep.directory}", "resume=auto"]
+    else:
+        options = [f"resume={directory}"]
+    if (directory / "config.yaml").is_file():
+        log.info("ended by %s; to go on: %s", end, shlex.join(["python", sys.argv[0], *options]))
+    else:
+        _remove_unused(directory)
+    return 128 + end.number
 
 
 def _complain(message: str) -> int:

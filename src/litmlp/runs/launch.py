@@ -34,6 +34,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 
 from litmlp.runs.errors import InputError, typed
+from litmlp.signals import Interrupted
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -64,8 +65,10 @@ class Outcome:
 
 def launch(cfg: DictConfig) -> float | None:
     """Train as `cfg` says, in this process or in as many as it asks for; the monitored metric's best value."""
-    if cfg.seed is None:
-        cfg.seed = secrets.randbelow(2**32)  # here, so that all processes have the same
+    if cfg.seed is None:  # set here, so that all processes have the same
+        config = Path(HydraConfig.get().runtime.output_dir) / "config.yaml"
+        goes_on = cfg.resume and config.exists()
+        cfg.seed = OmegaConf.load(config).seed if goes_on else secrets.randbelow(2**32)
     if _started_by_others():
         store = _meet()
         if os.environ["RANK"] != "0":  # submitit runs the job in each of its tasks
@@ -200,7 +203,7 @@ def _supervise(text: str, num_processes: int) -> float | None:
                 for worker in workers:
                     _end(worker)
         if received and not all(file.exists() for file in outcomes):
-            sys.exit(128 + received[0])
+            raise Interrupted(received[0])
         return _result(workers, outcomes, failed)
 
 
@@ -285,6 +288,8 @@ def _work(outcome_file: Path, listener: int) -> int:
         if text is not None:
             store.set(MEETING, text)
         outcome.best = _follow(store)
+    except Interrupted as end:
+        return 128 + end.number
     except Exception as error:
         outcome.is_input_error, outcome.trace = isinstance(error, InputError), traceback.format_exc()
         outcome.error = str(error) if outcome.is_input_error else f"{type(error).__name__}: {error}"

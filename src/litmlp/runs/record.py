@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from litmlp.durable import write
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 
 log = logging.getLogger(__name__)
@@ -27,18 +28,41 @@ LIBRARIES = ("litmlp", "torch", "lightning", "torchmetrics", "hydra-core", "omeg
 
 
 @rank_zero_only
-def start(run_dir: Path, cfg: DictConfig, overrides: ListConfig) -> None:
+def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Claim the run directory by writing `config.yaml`, resolved, and `overrides.yaml`, as typed.
 
     Raises:
         InputError: the directory holds a run already.
     """
     try:
-        with (run_dir / "config.yaml").open("x") as file:
-            file.write(OmegaConf.to_yaml(cfg, resolve=True))
+        write(run_dir / "config.yaml", _as_yaml(cfg), exclusive=True)
     except FileExistsError:
-        raise InputError(f"hydra.run.dir={run_dir}: holds a run already; choose another directory") from None
-    (run_dir / "overrides.yaml").write_text(OmegaConf.to_yaml(overrides))
+        raise InputError(
+            f"hydra.run.dir={run_dir}: holds a run already; choose another directory, or resume={run_dir}"
+        ) from None
+    _write_overrides(run_dir, overrides)
+
+
+@rank_zero_only
+def restart(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Record the values with which the directory's run goes on. It is no longer finished."""
+    for name in ("metrics.json", "error.txt"):
+        (run_dir / name).unlink(missing_ok=True)
+    file = run_dir / "overrides.yaml"
+    before: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else []
+    _write_overrides(run_dir, [*before, *overrides])
+    write(run_dir / "config.yaml", _as_yaml(cfg))
+
+
+def _as_yaml(cfg: DictConfig) -> bytes:
+    values = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "resume"])
+    return OmegaConf.to_yaml(values, resolve=True).encode()
+
+
+def _write_overrides(run_dir: Path, overrides: Iterable[str]) -> None:
+    by_key = {override.partition("=")[0]: override for override in overrides}  # a later one replaces
+    by_key.pop("resume", None)
+    write(run_dir / "overrides.yaml", OmegaConf.to_yaml(list(by_key.values())).encode())
 
 
 def log_hyperparameters(trainer: Trainer, cfg: DictConfig, metric_keys: Sequence[str]) -> None:
@@ -126,7 +150,7 @@ def finish(run_dir: Path, cfg: DictConfig, trainer: Trainer, outcome: dict[str, 
         "versions": {name: version(name) for name in LIBRARIES},
         "settings": hyperparameters(cfg),
     }
-    _write(run_dir / "metrics.json", json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n")
+    write(run_dir / "metrics.json", (json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n").encode())
     _announce(run_dir, trainer, metrics)
 
 
@@ -188,10 +212,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, text: str) -> None:
-    """Write so that a reader, or a crash, finds the old file or the new one and nothing between."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -13,16 +13,20 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from litmlp.durable import DurableCheckpoints
 from litmlp.profiler import NoProfiler
-from litmlp.runs import record
+from litmlp.runs import record, resume
 from litmlp.runs.checks import check_devices, check_monitors, check_values
 from litmlp.runs.errors import blamed_on
+from litmlp.signals import heeded
 from litmlp.training_epoch import TrainingEpoch
+
+log = logging.getLogger(__name__)
 
 for message in (
     ".*LeafSpec.*",  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
     ".*Total length of `list`.*",  # no validation loaders are an empty list of them
-    ".*exists and is not empty.*",  # the CSV logger finds config.yaml there
+    ".*exists and is not empty.*",  # the CSV logger finds config.yaml there, a resumed run its checkpoints
     ".*sync_dist=True.*",  # torchmetrics have reduced what is logged
     ".*smaller than the logging interval.*",  # a short epoch is logged at its first batch
 ):
@@ -34,18 +38,25 @@ for table in ("profilers", "callbacks.model_summary"):  # but for these, which w
     logging.getLogger(f"lightning.pytorch.{table}").setLevel(logging.INFO)
 
 
+@heeded()
 def train(cfg: DictConfig) -> float | None:
-    """Train and test what the configuration says, into the job's directory.
+    """Train and test what the configuration says, into the job's directory; go on with the run there if it says so.
 
     Returns:
         The monitored metric's best value, for a sweeper; None if nothing logged it.
 
     Raises:
         InputError: bad values, found before the first step.
+        Interrupted: a signal came.
     """
     started, git = time.time(), record.git_state()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    before = resume.recorded(run_dir) if cfg.resume else None
     data, task, trainer = construct(cfg, run_dir)
+    changed = {} if before is None else resume.changes(run_dir, before, cfg)
+    if before is not None and (metrics := resume.finished(run_dir, changed)):
+        log.info("%s is finished: %s; best %s %s", run_dir, metrics["stopped"], metrics["monitor"], metrics["best"])
+        return metrics["best"]
     trainer.strategy.setup_environment()  # joins the other processes, where there are any
     with blamed_on(cfg, "data"):
         if trainer.local_rank == 0:
@@ -56,9 +67,14 @@ def train(cfg: DictConfig) -> float | None:
     logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
     check_monitors(cfg, logged, has_validation)
 
-    record.start(run_dir, cfg, HydraConfig.get().overrides.task)  # type: ignore[arg-type]  # in truth a ListConfig
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
+    checkpoint = None
+    if before is None:
+        record.start(run_dir, cfg, overrides)
+    else:
+        checkpoint = resume.start(run_dir, cfg, overrides, changed, trainer)
     record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
-    trainer.fit(task, datamodule=data)
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     outcome = record.outcome_of_fit(trainer, cfg, run_dir)  # now, for the test replaces metrics and callbacks' states
     if cfg.test:
         best = record.best_checkpoint(trainer) if has_validation else None
@@ -96,7 +112,9 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
                 callbacks[-1].check(task)
     if not loggers:  # these two refuse a trainer without a logger
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
-    extras = {} if cfg.trainer.profiler else {"profiler": NoProfiler()}
+    extras: dict[str, Any] = {"plugins": [DurableCheckpoints()]}
+    if not cfg.trainer.profiler:
+        extras["profiler"] = NoProfiler()
     trainer = _make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir, **extras)
     TrainingEpoch.install(trainer)
     check_devices(cfg, trainer, data.batch_size)

@@ -110,8 +110,6 @@ class SupervisedTask(LightningModule):
             self._update_train_loss()
         self.log("train_loss", self.train_loss.compute())
         self.train_loss.reset()
-        # Lightning steps a plateau per epoch after the callbacks that follow, which save checkpoints: what is resumed
-        # would then lack the step. So it is stepped here.
         plateau = self.lr_schedulers()
         if isinstance(plateau, ReduceLROnPlateau) and self.scheduler.interval == "epoch":
             value = self.trainer.callback_metrics.get(str(self.scheduler.monitor))
@@ -120,8 +118,23 @@ class SupervisedTask(LightningModule):
                 plateau.step(value)
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
-        if metric is None or self.scheduler.interval == "step":
+        if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
+        elif self.scheduler.interval == "step":
+            scheduler.step(self.trainer.callback_metrics[str(self.scheduler.monitor)])
+
+    def state_of_epoch(self) -> dict[str, Any]:
+        """What `train_loss` has gathered of the epoch under way, for a run that is resumed there."""
+        losses, metric = [loss.cpu() for loss in self._losses], self.train_loss
+        return {"losses": losses, "sizes": self._sizes, "sum": metric.mean_value.cpu(), "weight": metric.weight.cpu()}
+
+    def resume_epoch(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from these: this process's own, or those of all whose part it takes over."""
+        for state in states:
+            self._losses += [loss.to(self.device) for loss in state["losses"]]
+            self._sizes += state["sizes"]
+            self.train_loss.mean_value += state["sum"].to(self.device)
+            self.train_loss.weight += state["weight"].to(self.device)
 
     def validation_step(self, batch: Samples, batch_idx: int) -> None:
         self._score(self.val_scores, batch)
@@ -152,4 +165,7 @@ class SupervisedTask(LightningModule):
         self.trainer.fit_loop.setup_data()  # else the number of batches is unknown where max_steps ends the run
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer, num_steps, steps_per_epoch)}
+        scheduler = self.scheduler(optimizer, num_steps, steps_per_epoch)
+        if isinstance(scheduler["scheduler"], ReduceLROnPlateau):  # Lightning would step it after callbacks have saved
+            scheduler["reduce_on_plateau"] = False
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -1,0 +1,110 @@
+"""Files that are whole or not there, whatever happens while they are written, and that say when they were altered."""
+
+import os
+import pickle
+from contextlib import suppress
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+END_OF_ZIP = 22  # bytes of the record that ends an archive without comment; the last two are the comment's length
+DIGEST = 64  # characters
+
+
+class DamagedCheckpointError(ValueError):
+    """A file that is no checkpoint, or no longer the one that was written."""
+
+
+def write(path: Path, content: bytes, previous: Path | None = None, exclusive: bool = False) -> None:
+    """Write or replace a file: on the disk before this returns, and as it was before where this fails.
+
+    The file that was there is kept as `previous`, if that is given. `exclusive` fails where there is one: of several
+    processes that try at once, one succeeds.
+
+    Raises:
+        OSError: with the file's name.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial" if exclusive else f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
+        if exclusive:
+            os.link(partial, path)
+            partial.unlink()
+        else:
+            partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with suppress(OSError):  # of a directory that has vanished, or may not be written: what is said next
+            partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def seal(archive: bytes) -> bytes:
+    """The zip archive that `torch.save` writes, with its SHA-256 as the archive's comment, where readers ignore it."""
+    assert archive[-END_OF_ZIP:].startswith(b"PK\5\6")
+    assert archive.endswith(b"\0\0")
+    return archive[:-2] + DIGEST.to_bytes(2, "little") + sha256(archive).hexdigest().encode()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint, if its checksum holds: tensors, on the CPU, and plain values, never a pickled object.
+
+    Raises:
+        DamagedCheckpointError: with the reason.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    archive, digest = content[: -DIGEST - 2] + b"\0\0", content[-DIGEST:]
+    if sha256(archive).hexdigest().encode() != digest:
+        raise DamagedCheckpointError(f"{path}: not the file that was written; it is truncated or altered")
+    try:
+        return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise DamagedCheckpointError(f"{path}: holds other things than tensors and plain values") from error
+
+
+class DurableCheckpoints(CheckpointIO):
+    """How the trainer writes, reads and removes checkpoints.
+
+    A checkpoint that a better one replaces stays until the run could not be resumed from a state that knows of it: see
+    `remove_replaced`.
+    """
+
+    def __init__(self) -> None:
+        self._replaced: set[Path] = set()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """`storage_options={"previous": path}` keeps the file that was there under that name."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = BytesIO()
+        torch.save(checkpoint, buffer)
+        write(path, seal(buffer.getvalue()), **(storage_options or {}))
+        self._replaced.discard(path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        self._replaced.add(Path(path))
+
+    def remove_replaced(self) -> None:
+        for path in self._replaced:
+            path.unlink(missing_ok=True)
+        self._replaced.clear()
+
+    def teardown(self) -> None:
+        self.remove_replaced()

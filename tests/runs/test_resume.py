@@ -1,0 +1,248 @@
+"""A run that is stopped and resumed ends with the bits of one that was not."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Result
+from lightning import Callback, Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+# Three epochs of 11 batches, with dropout and everything logged.
+SMALL = [
+    *("trainer.max_epochs=3", "data.batch_size=128", "model.hidden=[16]", "model.dropout=0.2", "logger=both"),
+    *("trainer.log_every_n_steps=4", f"+callbacks.stop._target_={__name__}.StopAt"),
+]
+
+
+class CrashError(RuntimeError):
+    pass
+
+
+class StopAt(Callback):
+    """Ends the run before `step`, once: by a signal that it may heed, or by a crash after which nothing is saved."""
+
+    step = -1
+    number = 0
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == StopAt.step:
+            StopAt.step = -1
+            if not StopAt.number:
+                raise CrashError
+            os.kill(os.getpid(), StopAt.number)
+
+
+@pytest.fixture
+def interrupted(cli: Callable[..., Result]) -> Iterator[Callable[..., Path]]:
+    """`interrupted(step, signal or 0, *arguments)` is the directory of a run that was ended before that step."""
+
+    def run(step: int, number: int, *args: str) -> Path:
+        StopAt.step, StopAt.number = step, number
+        result = cli(*args)
+        assert StopAt.step == -1
+        assert result.status == (128 + number if number else 1), result.err
+        (run_dir,) = result.run_dirs
+        assert not (run_dir / "metrics.json").exists()
+        return run_dir
+
+    yield run
+    StopAt.step = -1
+
+
+def left_by(run_dir: Path) -> dict[str, Any]:
+    """All that a run computed, bit by bit."""
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    kept = ("best", "fit", "test", "epochs", "steps", "stopped", "best_checkpoint", "last_checkpoint")
+    files = {path.name for path in (run_dir / "checkpoints").iterdir()} - {"previous.ckpt"}  # may be of a signal's step
+    # A process numbers its event files, and TensorBoard reads 10 before 9 where they are of the same second.
+    for number, file in enumerate(sorted(run_dir.glob("events*"), key=lambda file: int(file.suffix[1:]))):
+        file.rename(run_dir / f"events.out.tfevents.{number:04}")
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
+    curves = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    csv = run_dir / "metrics.csv"
+    return {
+        "metrics": {key: metrics[key] for key in kept},
+        "checkpoints": {name: plain(load(run_dir / "checkpoints" / name)) for name in files},
+        "curves": curves,
+        "csv": csv.read_text() if csv.exists() else None,
+    }
+
+
+def load(path: Path) -> Any:
+    return torch.load(path, weights_only=True)
+
+
+def plain(value: Any) -> Any:
+    """Tensors as lists, without what differs from run to run: paths and times."""
+    if isinstance(value, dict):
+        return {
+            key: plain(each)
+            for key, each in value.items()
+            if key not in ("folder", "dirpath", "best_k_models", "time_elapsed") and not str(key).endswith("_path")
+        }
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+def differences(one: Any, two: Any, where: str = "") -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(two, dict):
+        for key in one | two:
+            yield from differences(one.get(key), two.get(key), f"{where}/{key}")
+    elif one != two:
+        yield f"{where}: {one!s:.200} not {two!s:.200}"
+
+
+VARIANTS = {
+    "momentum": [],
+    "adam": ["optimizer=adam", "scheduler=cosine", "scheduler.warmup_steps=5", "trainer.accumulate_grad_batches=2"],
+    "plateau": ["scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9", "optimizer=nesterov"],
+    "plateau_per_batch": ["scheduler=plateau_per_batch", "scheduler.patience=1"],
+    "one_cycle": ["scheduler=one_cycle", "callbacks.best_checkpoint.save_top_k=2"],
+    "ema": ["callbacks=[default,ema,max_norm]"],
+    "no_validation": ["data.val_size=0", "callbacks=no_validation", "monitor=train_loss", "scheduler=inverse_time"],
+    "early_stopping": ["callbacks.early_stopping.patience=0", "callbacks.early_stopping.min_delta=10"],
+    "every_step": ["callbacks.last_checkpoint.every_n_steps=1", "trainer.check_val_every_n_epoch=2"],
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
+    cli: Callable[..., Result], interrupted: Callable[..., Path], variant: str
+) -> None:
+    args = [*SMALL, *VARIANTS[variant]]
+    whole = left_by(cli(*args).run_dir)
+    for step, number in ((0, 0), (3, signal.SIGTERM), (11, 0), (15, signal.SIGINT), (17, 0)):
+        if step >= whole["metrics"]["steps"]:
+            continue
+        run_dir = interrupted(step, number, *args)
+        result = cli(f"resume={run_dir}")
+        assert result.status == 0, result.err
+        assert result.run_dirs == []
+        resumed = left_by(run_dir)
+        found = list(differences(resumed, whole))
+        assert not found, "\n".join([str(step), *found])
+
+
+def test_a_run_that_is_resumed_again_and_again_has_the_same_bits(
+    cli: Callable[..., Result], interrupted: Callable[..., Path]
+) -> None:
+    whole = left_by(cli(*SMALL).run_dir)
+    run_dir = interrupted(2, signal.SIGUSR1, *SMALL)
+    for StopAt.step, StopAt.number in ((5, signal.SIGTERM), (14, 0), (13, signal.SIGINT), (30, 0)):
+        assert cli(f"resume={run_dir}").status == (128 + StopAt.number if StopAt.number else 1)
+        assert StopAt.step == -1
+    assert cli(f"resume={run_dir}").status == 0
+    assert not list(differences(left_by(run_dir), whole))
+
+
+def test_a_signal_during_the_test_costs_only_the_test(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = left_by(cli(*SMALL).run_dir)
+    monkeypatch.setattr(StopAt, "on_test_start", lambda *args: os.kill(os.getpid(), signal.SIGTERM), raising=False)
+    result = cli(*SMALL)
+    assert result.status == 143
+    assert f"resume={result.run_dirs[0]}" in result.out.splitlines()[-1]
+    monkeypatch.undo()
+    assert cli(f"resume={result.run_dirs[0]}").status == 0
+    assert not list(differences(left_by(result.run_dirs[0]), whole))
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(cli: Callable[..., Result]) -> None:
+    run_dir = cli(*SMALL).run_dir
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.suffix != ".log"}
+    result = cli(f"resume={run_dir}")
+    assert result.status == 0
+    assert f"{run_dir} is finished: reached trainer.max_epochs" in result.out
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_finished_run_can_be_made_longer(cli: Callable[..., Result]) -> None:
+    args = [*SMALL, "scheduler=step", "trainer.max_epochs=5"]
+    whole = left_by(cli(*args).run_dir)
+    run_dir = cli(*args, "trainer.max_epochs=2").run_dir
+    result = cli(f"resume={run_dir}", "trainer.max_epochs=5")
+    assert result.status == 0, result.err
+    assert "trainer.max_epochs: 2 -> 5" in result.out
+    assert not list(differences(left_by(run_dir), whole))
+    assert "trainer.max_epochs=5" in (run_dir / "overrides.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "expected"),
+    [
+        ([], ["optimizer.lr=0.1", "seed=1"], ["optimizer.lr: 0.05 -> 0.1", "seed: 0 -> 1", "from="]),
+        (["scheduler=cosine"], ["trainer.max_epochs=5"], ["trainer.max_epochs: 3 -> 5", "scheduler.T_max"]),
+        ([], ["trainer.max_epochs=1"], ["trainer.max_epochs=1", "has trained for 3 epochs"]),
+    ],
+)
+def test_what_may_not_change_is_named(
+    cli: Callable[..., Result], first: list[str], then: list[str], expected: list[str]
+) -> None:
+    run_dir = cli(*SMALL, *first).run_dir
+    result = cli(f"resume={run_dir}", *then)
+    assert result.status == 2
+    assert all(fragment in result.err for fragment in expected), result.err
+    assert (run_dir / "metrics.json").exists()
+
+
+def test_auto_starts_a_run_and_goes_on_with_it(
+    cli: Callable[..., Result], interrupted: Callable[..., Path], tmp_path: Path
+) -> None:
+    command = [*SMALL, "seed=null", "hydra.run.dir=here", "resume=auto"]
+    run_dir = interrupted(15, signal.SIGTERM, *command)
+    assert run_dir == tmp_path / "here"
+    assert "goes on after step 16" in cli(*command).out
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["steps"] == 33
+    assert "is finished" in cli(*command).out
+    assert "resume=auto: set hydra.run.dir" in cli(*SMALL, "resume=auto").err
+
+
+def test_a_sweep_goes_on_where_it_was_ended(
+    cli: Callable[..., Result], interrupted: Callable[..., Path], tmp_path: Path
+) -> None:
+    StopAt.step, StopAt.number = 15, signal.SIGTERM
+    command = ["-m", *SMALL, "hydra.sweep.dir=there", "seed=0,1"]
+    result = cli(*command)
+    assert result.status == 143
+    last = result.out.splitlines()[-1]
+    assert "hydra.sweep.dir=there resume=auto" in last
+    assert len(result.run_dirs) == 1  # the second job was not begun
+    result = cli(*command, "resume=auto")
+    assert result.status == 0, result.err
+    assert not list(differences(left_by(tmp_path / "there/0"), left_by(cli(*SMALL).run_dir)))
+    assert cli(*command, "resume=auto").out.count("is finished") == 2
+
+
+def test_a_run_that_was_moved_goes_on(
+    cli: Callable[..., Result], interrupted: Callable[..., Path], tmp_path: Path
+) -> None:
+    whole = left_by(cli(*SMALL).run_dir)
+    moved = interrupted(25, signal.SIGTERM, *SMALL).rename(tmp_path / "moved")
+    assert cli(f"resume={moved}").status == 0
+    assert not list(differences(left_by(moved), whole))
+
+
+@pytest.mark.parametrize("damaged", [["last.ckpt"], ["last.ckpt", "previous.ckpt"]])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    cli: Callable[..., Result], interrupted: Callable[..., Path], damaged: list[str]
+) -> None:
+    whole = left_by(cli(*SMALL).run_dir)
+    run_dir = interrupted(25, signal.SIGTERM, *SMALL)
+    for name in damaged:
+        file = run_dir / "checkpoints" / name
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    result = cli(f"resume={run_dir}")
+    assert result.status == 0
+    assert all(f"{name}: not the file that was written" in result.out for name in damaged)
+    assert not list(differences(left_by(run_dir), whole))
