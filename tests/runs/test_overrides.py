@@ -114,6 +114,18 @@ def test_the_ends_of_an_interval_stand_for_it() -> None:
     assert jobs == [["optimizer.lr=0.01"], ["optimizer.lr=0.1"]]
 
 
+def test_a_search_is_checked_at_the_ends_of_its_intervals() -> None:
+    jobs, is_sweep = check_overrides(
+        "train", ["sweep=optuna", "model.dropout=0.1,0.2", "data.batch_size=range(8,17,8)"]
+    )
+    assert is_sweep
+    values = {setting for job in jobs for setting in job}
+    assert {"optimizer.lr=0.001", "optimizer.lr=1.0", "model.dropout=0.1", "data.batch_size=16"} <= values
+    assert "model.dropout=0.5" not in values  # what is typed replaces it
+    with pytest.raises(InputError, match=r"^optimizer\.lr=x: "):
+        check_overrides("train", ["sweep=optuna", "optimizer.lr=x,0.1"])
+
+
 def test_a_sweep_of_conf_is_known_as_one_and_can_be_overridden() -> None:
     jobs, is_sweep = check_overrides("train", ["sweep=digits_schedules"])
     assert is_sweep

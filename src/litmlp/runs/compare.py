@@ -104,16 +104,18 @@ def compare(paths: Iterable[Path]) -> list[Row]:
 
 
 def _load(path: Path) -> _Run:
-    metrics, error, overrides = path / "metrics.json", path / ERROR_FILE, path / "overrides.yaml"
+    metrics, error, file = path / "metrics.json", path / ERROR_FILE, path / "overrides.yaml"
     loaded = json.loads(metrics.read_text()) if metrics.is_file() else {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    typed = yaml.load(overrides.read_text(), Loader=loader) if overrides.is_file() else []
+    overrides = yaml.load(file.read_text(), Loader=loader) if file.is_file() else []
     note = "unfinished"
     if loaded:
         note = loaded["stopped"] if str(loaded.get("stopped")).startswith("pruned") else ""
     elif error.is_file():
         note = "failed: " + error.read_text().partition("\n")[0]
-    return _Run(path, dict(override.lstrip("+").partition("=")[::2] for override in typed), loaded, note)
+    typed = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
+    typed.pop("resume", None)
+    return _Run(path, typed, loaded, note)
 
 
 def _columns(runs: Sequence[_Run], firsts: Sequence[_Run]) -> list[str]:

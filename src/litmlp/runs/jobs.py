@@ -78,7 +78,8 @@ def job() -> Iterator[None]:
         summary = str(error) if isinstance(error, InputError | WorkerError) else f"{type(error).__name__}: {error}"
         trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
         (directory / ERROR_FILE).write_text(f"{summary}\n\n{trace}")
-        (directory / "overrides.yaml").write_text(OmegaConf.to_yaml(hydra.overrides.task))  # if it failed before that
+        if not (overrides := directory / "overrides.yaml").exists():  # it failed before that
+            overrides.write_text(OmegaConf.to_yaml(hydra.overrides.task))
         log.error("%s failed: %s", directory, summary)
         raise
 

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from litmlp.callbacks.pruning import Pruning
 from litmlp.durable import write
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 
@@ -180,6 +181,9 @@ def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any]) -> None:
 
 
 def _why_stopped(trainer: Trainer) -> str:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
+        if isinstance(callback, Pruning) and callback.reason:
+            return callback.reason
     for callback in trainer.early_stopping_callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
             return f"early stopping: {callback.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from litmlp.callbacks.pruning import JOURNAL, Pruning
 from litmlp.durable import DurableCheckpoints
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume
@@ -110,6 +112,7 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
         if hasattr(callbacks[-1], "check"):  # ours may look at the task before data are read
             with blamed_on(cfg, f"callbacks.{name}"):
                 callbacks[-1].check(task)
+    callbacks += _pruning(cfg)
     if not loggers:  # these two refuse a trainer without a logger
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
     extras: dict[str, Any] = {"plugins": [DurableCheckpoints()]}
@@ -119,6 +122,16 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     TrainingEpoch.install(trainer)
     check_devices(cfg, trainer, data.batch_size)
     return data, task, trainer
+
+
+def _pruning(cfg: DictConfig) -> list[Pruning]:
+    """Of a trial of a search: it is no part of the run's own values, for `from=` starts the run outside the search."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return []
+    hydra = HydraConfig.get()
+    if not hydra.sweeper.get("pruner"):
+        return []
+    return [Pruning(Path(hydra.sweep.dir) / JOURNAL, hydra.job.num, instantiate(hydra.sweeper.pruner), cfg.monitor)]
 
 
 def _make(cfg: DictConfig, key: str, **arguments: Any) -> Any:

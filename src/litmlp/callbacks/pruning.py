@@ -1,0 +1,65 @@
+"""An early end for trials of a search that do worse than the others did."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning import Callback, LightningModule, Trainer
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
+
+JOURNAL = "study/journal"  # in the directory of the sweep
+STUDY = "search"
+PRUNED = "pruned"  # attribute of a trial, by which the search knows that its run did not go to its end
+
+
+class Pruning(Callback):
+    """Reports `monitor` to a trial of an Optuna study after each validation, and stops training where it is pruned.
+
+    Args:
+        journal: of the study, see `open_journal`.
+        number: of this run's trial, which the study knows as running.
+        pruner: decides; it compares values of the same epoch.
+        monitor: a metric of the validation.
+    """
+
+    def __init__(self, journal: Path, number: int, pruner: "BasePruner", monitor: str) -> None:
+        self.journal, self.number, self.pruner, self.monitor = journal, number, pruner, monitor
+        self.reason = ""  # why training was stopped, if it was
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        import optuna
+
+        storage = open_journal(self.journal)
+        study = optuna.load_study(study_name=STUDY, storage=storage, pruner=self.pruner)
+        trial_id = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(STUDY), self.number)
+        self._known_epochs = set(storage.get_trial(trial_id).intermediate_values)  # of a trial that is run again
+        self._trial = optuna.trial.Trial(study, trial_id)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
+            return
+        value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
+        if trainer.strategy.broadcast(trainer.is_global_zero and self._is_hopeless(value, epoch)):
+            self.reason = f"pruned: {self.monitor} {value:.4g} after epoch {epoch}, by {type(self.pruner).__name__}"
+            trainer.should_stop = True
+
+    def _is_hopeless(self, value: float, epoch: int) -> bool:
+        if epoch not in self._known_epochs:
+            self._trial.report(value, epoch)
+            self._known_epochs.add(epoch)
+        if not self._trial.should_prune():
+            return False
+        self._trial.set_user_attr(PRUNED, True)
+        return True
+
+
+def open_journal(path: Path) -> "BaseStorage":
+    """A file that any number of processes can add to, and that a process killed at any moment leaves readable."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(path)))
