@@ -25,6 +25,7 @@ IMPORT_TIME = re.compile(r"^import time:.*\n", re.MULTILINE)
         ("optimizer=sgdm", 2, "did you mean"),
         ("-m optimizer=sgd,sgdm", 2, "did you mean"),
         ("optimizer.lr=abc", 2, "this takes a number"),
+        ("trainer.max_epochs=-2", 2, "at least -1"),
         ("from=nowhere", 2, "no run directory"),
     ],
 )

@@ -1,11 +1,15 @@
 """What no constructor knows: values that a library takes and mishandles, and parts that do not go together."""
 
 from math import inf
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
-from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from litmlp.runs.errors import InputError
+from litmlp.runs.errors import InputError, as_typed
+
+if TYPE_CHECKING:  # values typed on the command line are checked before there is time for torch
+    from lightning import Trainer
 
 PARTS = ("data", "model", "task", "optimizer", "scheduler", "trainer")
 
@@ -13,6 +17,7 @@ PARTS = ("data", "model", "task", "optimizer", "scheduler", "trainer")
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "trainer.max_epochs": (-1, 2**31),
+    "trainer.max_steps": (-1, 2**62),
     "trainer.log_every_n_steps": (1, 2**31),
     "trainer.check_val_every_n_epoch": (1, 2**31),
     "trainer.accumulate_grad_batches": (1, 2**31),
@@ -21,26 +26,66 @@ RANGES: dict[str, tuple[float, float]] = {
     "callbacks.early_stopping.patience": (0, 2**31),
     "task.loss.label_smoothing": (0.0, 1.0),
 }
+LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Each part is there, and the values in `RANGES` are in theirs."""
+    """Each part is there, and each value is one that `check_value` lets pass."""
     for part in PARTS:
         if cfg.get(part) is None:
             raise InputError(f"{part}: a run needs one, and this configuration has none")
-    for key, (least, most) in RANGES.items():
-        value = OmegaConf.select(cfg, key)
-        if value is None:
-            continue
-        is_whole = isinstance(least, int)
-        if not isinstance(value, int if is_whole else int | float) or not least <= value <= most:
-            most_said = f" and at most {most:g}" if most < 2**31 else ""
-            raise InputError(
-                f"{key}={value}: must be a {'whole ' if is_whole else ''}number of at least {least:g}{most_said}"
-            )
+    for key in RANGES:
+        check_value(key, OmegaConf.select(cfg, key))
+    if not OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a running job resolves
+        check_value("name", cfg.get("name"))
 
 
-def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
+def check_value(key: str, value: Any) -> None:
+    """Refuse what is outside its key's range; null, and keys without range, are for the constructors to judge.
+
+    Raises:
+        InputError: with the range.
+    """
+    if key == "name" and (not isinstance(value, str) or not value or leads_outside(value)):
+        raise InputError(f"name={as_typed(value)}: must name a folder under runs/ and sweeps/")
+    if key in LENGTHS and value == 0:
+        raise InputError(f"{key}=0: trains nothing; must be at least 1, or -1 for no end")
+    if key not in RANGES or value is None:
+        return
+    least, most = RANGES[key]
+    is_whole = isinstance(least, int)
+    is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        most_said = f" and at most {most:g}" if most < 2**31 else ""
+        raise InputError(
+            f"{key}={as_typed(value)}: must be a {'whole ' if is_whole else ''}number of at least {least:g}{most_said}"
+        )
+
+
+def leads_outside(path: str) -> bool:
+    """Whether a path that belongs into some folder leads out of it."""
+    return PurePath(path).is_absolute() or ".." in PurePath(path).parts or path.startswith("~") or "://" in path
+
+
+def check_loss(task: Any, data: Any) -> None:
+    """The loss takes the model's outputs with these targets: tried on two samples, and on zeros for the outputs."""
+    import torch
+
+    from litmlp.data.in_memory import InMemoryData
+
+    if not isinstance(data, InMemoryData) or data.train is None or not hasattr(task, "loss"):
+        return  # other data would have to be read for this
+    y = data.train.y[:2]
+    try:
+        task.loss(torch.zeros(len(y), data.num_outputs, requires_grad=True), y).backward()
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"task.loss: {type(task.loss).__name__} does not suit this data, whose targets are "
+            f"{'estimates' if y.is_floating_point() else 'classes'}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def check_devices(cfg: DictConfig, trainer: "Trainer", batch_size: int) -> None:
     """The options go together, and a batch can be shared among the processes."""
     if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
         raise InputError(

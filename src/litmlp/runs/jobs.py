@@ -37,7 +37,8 @@ def run(main: Callable[[], Any], conf: str) -> None:
     `HYDRA_FULL_ERROR=1`, or any `debug=...`, shows the whole traceback instead.
     """
     global _full_trace
-    _full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1" or any(arg.startswith("debug=") for arg in sys.argv)
+    debug_choices = {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}
+    _full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1" or not debug_choices.isdisjoint(sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises what went wrong instead of printing it
     try:
         if follow(sys.argv):

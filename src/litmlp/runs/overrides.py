@@ -14,6 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from litmlp.runs.checks import check_value
 from litmlp.runs.errors import InputError, as_typed, nearest
 
 # Keys that take other kinds of value than the one that their YAML shows.
@@ -164,6 +165,8 @@ def _check_value(cfg: DictConfig, setting: Setting) -> None:
     if not _same_kind(old, setting.value) and _kind(setting.value) != OTHER_KINDS.get(setting.key):
         hint = f"; write {setting.key}=[{setting.text}]" if isinstance(old, list) else ""
         raise InputError(f"{setting}: this takes {_kind(old)} (now {as_typed(old)}), not {_kind(setting.value)}{hint}")
+    if not (isinstance(setting.value, str) and "${" in setting.value):
+        check_value(setting.key, setting.value)
 
 
 def _same_kind(old: Any, new: Any) -> bool:

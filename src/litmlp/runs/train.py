@@ -18,7 +18,7 @@ from litmlp.callbacks.pruning import JOURNAL, Pruning
 from litmlp.durable import DurableCheckpoints
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume
-from litmlp.runs.checks import check_devices, check_monitors, check_values
+from litmlp.runs.checks import check_devices, check_loss, check_monitors, check_values
 from litmlp.runs.errors import blamed_on
 from litmlp.signals import heeded
 from litmlp.training_epoch import TrainingEpoch
@@ -68,6 +68,7 @@ def train(cfg: DictConfig) -> float | None:
     has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
     logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
     check_monitors(cfg, logged, has_validation)
+    check_loss(task, data)
 
     overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
     checkpoint = None
