@@ -5,22 +5,24 @@ import shlex
 import shutil
 import subprocess
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import NoReturn
 
 import yaml
 from reproduce_page import DROPOUT, OVERFIT, WITHOUT, draw, findings, metrics_of, score
 
 from litmlp.runs.compare import Row, compare, find_runs
+from litmlp.runs.errors import Parser
 
 PROJECT = Path(__file__).resolve().parents[1]
-KEEP_ALL = ("callbacks.last_checkpoint.filename='{epoch:03d}'", "+callbacks.last_checkpoint.save_top_k=-1")
-EACH_20TH = ("+callbacks.last_checkpoint.every_n_epochs=20",)  # as often as fashion_overfit validates
+KEEP = "_target_:lightning.pytorch.callbacks.ModelCheckpoint,filename:'{epoch:03d}',save_top_k:-1"
+KEEP += ",save_on_train_epoch_end:true"
+KEEP_ALL = f"+callbacks.keep_all={{{KEEP}}}"
+KEEP_EACH_20TH = f"+callbacks.keep_all={{{KEEP},every_n_epochs:20}}"  # as often as fashion_overfit validates
 MNIST = {  # run -> the notes' figure
     "mnist_sgd": "lower than with momentum",
     "mnist_momentum": "0.9475",
@@ -96,9 +98,9 @@ def settings() -> list[Setting]:
     for name, notes in MNIST.items():
         overrides = (*experiments[name], "data=fashion_mnist")
         listed.append(Setting("mnist", f"{name} on Fashion-MNIST", overrides, f"{notes} (MNIST)", needs="FashionMNIST"))
-    for name, more in ((DROPOUT, KEEP_ALL), (OVERFIT, KEEP_ALL + EACH_20TH)):
+    for name, more in ((DROPOUT, KEEP_ALL), (OVERFIT, KEEP_EACH_20TH)):
         for suffix, without in (("", ()), (WITHOUT, ("model.dropout=0",))):
-            overrides = (f"experiment={name}", *without, *more)
+            overrides = (f"experiment={name}", *without, more)
             listed.append(Setting("dropout", name + suffix, overrides, needs="FashionMNIST"))
     metrics = ("train_loss", "test_loss", "norm/all")
     listed.append(_sweep("weight_decay", metrics, "3 shrinks the norm, lowers the test loss"))
@@ -232,11 +234,6 @@ def write_page(listed: Sequence[Setting], seeds: Sequence[int], results: Path, p
         why = f" (no files of {setting.needs})" if setting.needs and not has_files(setting.needs) else ""
         lines.append(f"- {setting.name}{why}: `{setting.command(seeds)}`")
     page.write_text("\n".join(lines) + "\n")
-
-
-class Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message}\n")
 
 
 def count(text: str) -> int:

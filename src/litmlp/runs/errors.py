@@ -1,11 +1,13 @@
 """Errors that a user can cause, worded for that user."""
 
 import re
+import sys
+from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +24,30 @@ def nearest(word: str, words: Iterable[str]) -> str:
     matches = [known for known in words if len(word) > 2 and abbreviated.match(known)]
     matches += [known for known in get_close_matches(word, words, n=2) if known not in matches]
     return f"; did you mean {' or '.join(matches[:2])}?" if matches else ""
+
+
+class Parser(ArgumentParser):
+    """Answers a wrong command line in a line, with exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message}\n")
+
+
+@contextmanager
+def complaining() -> Iterator[None]:
+    """Around what a script does: bad input, and a file that cannot be had, cost a sentence and exit status 2."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}"
+    else:
+        return
+    print(message, file=sys.stderr)
+    sys.exit(2)
 
 
 _typed: ContextVar[Sequence[str]] = ContextVar("_typed", default=())
