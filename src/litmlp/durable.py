@@ -30,7 +30,8 @@ def write(path: Path, content: bytes, previous: Path | None = None, exclusive: b
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial" if exclusive else f"{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)  # of a process that was killed, or a stranger's link to somewhere else
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

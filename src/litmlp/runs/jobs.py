@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -22,6 +23,7 @@ from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summ
 from litmlp.runs.errors import InputError, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
 from litmlp.runs.overrides import check_overrides, compose_or_complain
+from litmlp.runs.trust import check_links, check_objects, read_config
 from litmlp.signals import Interrupted
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,7 @@ class NoteSweep(Callback):
 def _read_command_line() -> Namespace:
     """Parse sys.argv as Hydra will, and rewrite it so that flags may stand anywhere and `from=RUN_DIR` means something.
 
-    `from=RUN_DIR` becomes Hydra's way to say: compose conf/from.yaml, which includes RUN_DIR/config.yaml.
+    `from=RUN_DIR` becomes Hydra's way to say: compose conf/from.yaml, which includes what RUN_DIR/config.yaml holds.
     `resume=RUN_DIR` says the same, and that the run goes on in RUN_DIR.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
@@ -109,6 +111,7 @@ def _read_command_line() -> Namespace:
         parser.add_argument(*flags.split(), action="store_true")
     parser.add_argument("--shell-completion", "-sc", action="store_true")
     parser.add_argument("--info", "-i", nargs="?", const="all")
+    parser.set_defaults(recorded=None)
     args, unknown = parser.parse_known_intermixed_args()
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such flag; --hydra-help lists them")
@@ -121,9 +124,15 @@ def _read_command_line() -> Namespace:
         run_dir = Path(folder).expanduser().resolve()
         if not (run_dir / "config.yaml").is_file():
             raise InputError(f"{sources[-1]}: no run directory, it holds no config.yaml")
+        if args.config_name or args.config_path or args.config_dir:
+            raise InputError(f"{sources[-1]}: cannot be combined with --config-name, --config-path or --config-dir")
+        args.recorded = run_dir, read_config(run_dir, to_train=True)
+        if door == "resume":
+            check_links(run_dir)
+        ConfigStore.instance().store("recorded", OmegaConf.to_container(args.recorded[1]))
         goes_on = [f"hydra.run.dir='{run_dir}'", "resume=auto"] if door == "resume" else []
         rest = [override for override in args.overrides if override not in sources]
-        args.overrides = [f"hydra.searchpath=['file://{run_dir}']", *goes_on, *rest]
+        args.overrides = [*goes_on, *rest]
         args.config_name = "from"
         flags_given.append("--config-name=from")
     elif "resume=auto" in args.overrides and not any(
@@ -145,7 +154,12 @@ def _check(conf: str, args: Namespace) -> None:
     config_name = args.config_name or "train"
     with initialize_config_dir(conf, version_base="1.3"):
         jobs, is_sweep = check_overrides(config_name, args.overrides, args.multirun)
-        if is_sweep and not (args.cfg or args.info or args.help):
+        if args.cfg or args.info or args.help:
+            return
+        if args.recorded:
+            run_dir, recorded = args.recorded
+            check_objects(run_dir, recorded, to_train=True)  # brings torch, like all that comes after
+        if is_sweep:
             from litmlp.runs.train import construct  # brings torch, which a sweep needs anyway
 
             for overrides in jobs:
