@@ -49,17 +49,21 @@ class Result:
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """`cli("optimizer=adam", ...)` does what `python scripts/train.py optimizer=adam ...` does, in an empty folder."""
+    """`cli("optimizer=adam", ...)` does what `python scripts/train.py optimizer=adam ...` does, in an empty folder.
+
+    `script="predict"` is for scripts/predict.py, and so on.
+    """
     monkeypatch.chdir(tmp_path)
     for variable in ("HYDRA_FULL_ERROR", "LITMLP_DATA"):
         monkeypatch.delenv(variable, raising=False)
 
-    def call(*args: str | Path) -> Result:
+    def call(*args: str | Path, script: str = "train") -> Result:
         before = run_dirs(tmp_path)
         capfd.readouterr()
-        with as_if_in_a_fresh_process([str(SCRIPT), *map(str, args)]):
+        path = str(SCRIPT.with_stem(script))
+        with as_if_in_a_fresh_process([path, *map(str, args)]):
             try:
-                runpy.run_path(str(SCRIPT), run_name="__main__")
+                runpy.run_path(path, run_name="__main__")
                 status = 0
             except SystemExit as leave:
                 status = leave.code or 0

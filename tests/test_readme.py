@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -11,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines()]
-TRAINING = [c for c in COMMANDS if c.startswith("python scripts/train.py") and "--help" not in c]
+TRAINING = [c for c in COMMANDS if c.startswith("python scripts/train.py") and not re.search("--help|RUN_DIR", c)]
+ON_A_RUN = [c for c in COMMANDS if c.startswith("python scripts/") and "RUN_DIR" in c]
 
 
 @pytest.mark.parametrize("command", [c for c in TRAINING if "ddp" not in c])
@@ -21,6 +23,17 @@ def test_a_training_command_of_the_readme_runs(command, cli, mnist_files):
         arguments.append("data.num_folds=10")
     fast = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]
     assert cli(*arguments, *fast).status == 0
+
+
+def test_the_commands_on_a_run_directory_run(cli):
+    fast = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+    run_dir = cli(*fast).run_dir
+    np.savetxt("samples.csv", np.zeros((3, 64)), delimiter=",")
+    assert ON_A_RUN
+    for command in ON_A_RUN:
+        _, script, *arguments = shlex.split(command.replace("RUN_DIR", str(run_dir)))
+        result = cli(*arguments, *(fast if "train" in script else []), script=Path(script).stem)
+        assert result.status == 0, result.err
 
 
 def test_the_table_of_groups_lists_what_conf_holds():

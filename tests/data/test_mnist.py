@@ -166,7 +166,7 @@ def test_one_missing_file_is_as_bad_as_four(tmp_path, absent):
 
 
 def test_files_that_vanish_after_prepare_data_are_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no longer holds the files of MNIST"):
+    with pytest.raises(FileNotFoundError, match=r"does not hold the files of MNIST"):
         make(tmp_path).setup()
 
 

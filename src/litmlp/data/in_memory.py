@@ -183,6 +183,7 @@ class InMemoryData(LightningDataModule, ABC):
         self.train: Samples | None = None
         self.val: Samples | None = None
         self.test: Samples | None = None
+        self.transform: Normalize | None = None
 
     @property
     def num_classes(self) -> int:
@@ -204,7 +205,8 @@ class InMemoryData(LightningDataModule, ABC):
         if self.batch_size > len(train.y):
             raise ValueError(f"batch_size={self.batch_size} is larger than the training set ({len(train.y):,} samples)")
         self.train = train
-        self.transform = self._fit_transform(train.x)
+        if self.transform is None:  # else a checkpoint's, whose weights suit it
+            self.transform = self._fit_transform(train.x)
 
     def _fit_transform(self, x: Tensor) -> Normalize:
         if self.normalize == "fit":
@@ -213,6 +215,13 @@ class InMemoryData(LightningDataModule, ABC):
         else:
             mean, std = self.max_value * torch.tensor(self.normalize or (0.0, 1.0), dtype=torch.double)
         return Normalize(1 / std, -mean / std)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was fitted to the training samples, for whoever has the checkpoint and not the samples."""
+        return {} if self.transform is None else self.transform.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        self.transform = Normalize(**state_dict)
 
     def train_dataloader(self) -> Batches:
         assert self.train is not None, "setup() comes first"
@@ -241,6 +250,7 @@ class InMemoryData(LightningDataModule, ABC):
             )
         if _fits(samples, device):
             samples = samples.to(device)
+        assert self.transform is not None, "setup() comes first"
         transform = self.transform.to(samples.x.device)
         whole = transform if augment is None else lambda x: augment(transform(x))
         return Batches(samples, batch_size, seed, whole, rank, world_size)

@@ -52,7 +52,7 @@ class MNIST(InMemoryData):
     def load(self) -> tuple[Samples, Samples]:
         folder = self._find()
         if folder is None:
-            raise FileNotFoundError(f"{self.root} no longer holds the files of {self.name}")
+            raise FileNotFoundError(f"root={self.root} does not hold the files of {self.name}")
         train_x, train_y, test_x, test_y = (read_idx(_file(folder, name)) for name in FILES)
         for part, x, y in (("train", train_x, train_y), ("t10k", test_x, test_y)):
             if x.shape[1:] != self.sample_shape[1:] or y.ndim != 1 or len(x) != len(y):
@@ -111,7 +111,7 @@ def read_idx(path: Path | None) -> Tensor:
     if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path} is not an IDX file of unsigned bytes")
     num_dims = content[3]
-    shape = tuple(int(size) for size in np.frombuffer(content, ">i4", num_dims, offset=4))
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", num_dims, offset=4))
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * num_dims)
     if len(values) != math.prod(shape):
         raise ValueError(

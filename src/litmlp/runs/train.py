@@ -20,6 +20,7 @@ from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume
 from litmlp.runs.checks import check_devices, check_loss, check_monitors, check_values
 from litmlp.runs.errors import blamed_on
+from litmlp.runs.weights import start_from
 from litmlp.signals import heeded
 from litmlp.training_epoch import TrainingEpoch
 
@@ -70,6 +71,8 @@ def train(cfg: DictConfig) -> float | None:
     check_monitors(cfg, logged, has_validation)
     check_loss(task, data)
 
+    if cfg.get("init_from") and before is None:
+        start_from(task.model, Path(cfg.init_from))
     overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
     checkpoint = None
     if before is None:
@@ -95,21 +98,21 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     """
     check_values(cfg)
     seed_everything(cfg.seed, verbose=False)
-    data = _make(cfg, "data")
+    data = make(cfg, "data")
     with open_dict(cfg.model):  # sizes follow the data, and are recorded
         cfg.model.sample_shape, cfg.model.num_outputs = list(data.sample_shape), data.num_outputs
-    model = _make(cfg, "model")
-    optimizer, scheduler = _make(cfg, "optimizer"), _make(cfg, "scheduler")
+    model = make(cfg, "model")
+    optimizer, scheduler = make(cfg, "optimizer"), make(cfg, "scheduler")
     with blamed_on(cfg, "optimizer"):
         trial = optimizer(list(model.parameters()))
     with blamed_on(cfg, "scheduler"):
         is_endless = cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1
         scheduler(trial, num_steps=inf if is_endless else 1000, steps_per_epoch=10)
-    task = _make(cfg, "task", model=model, optimizer=optimizer, scheduler=scheduler)
-    loggers = [_make(cfg, f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
+    task = make(cfg, "task", model=model, optimizer=optimizer, scheduler=scheduler)
+    loggers = [make(cfg, f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
     callbacks = []
     for name in cfg.get("callbacks") or {}:
-        callbacks.append(_make(cfg, f"callbacks.{name}"))
+        callbacks.append(make(cfg, f"callbacks.{name}"))
         if hasattr(callbacks[-1], "check"):  # ours may look at the task before data are read
             with blamed_on(cfg, f"callbacks.{name}"):
                 callbacks[-1].check(task)
@@ -119,7 +122,7 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     extras: dict[str, Any] = {"plugins": [DurableCheckpoints()]}
     if not cfg.trainer.profiler:
         extras["profiler"] = NoProfiler()
-    trainer = _make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir, **extras)
+    trainer = make(cfg, "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir, **extras)
     TrainingEpoch.install(trainer)
     check_devices(cfg, trainer, data.batch_size)
     return data, task, trainer
@@ -135,7 +138,7 @@ def _pruning(cfg: DictConfig) -> list[Pruning]:
     return [Pruning(Path(hydra.sweep.dir) / JOURNAL, hydra.job.num, instantiate(hydra.sweeper.pruner), cfg.monitor)]
 
 
-def _make(cfg: DictConfig, key: str, **arguments: Any) -> Any:
+def make(cfg: DictConfig, key: str, **arguments: Any) -> Any:
     """Build what a section of the configuration describes, from plain values; a `_partial_` stays a callable."""
     with blamed_on(cfg, key):
         section = OmegaConf.select(cfg, key)

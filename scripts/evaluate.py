@@ -1,0 +1,27 @@
+"""Test a run again: python scripts/evaluate.py RUN_DIR [data.root=FOLDER]"""
+
+import json
+from pathlib import Path
+
+from litmlp.runs.errors import Parser, complaining
+
+
+def main() -> None:
+    parser = Parser(description="Measure a run's weights on its test set; prints the metrics as JSON.")
+    parser.add_argument("run_dir", type=Path, help="run directory, which may have been moved")
+    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="in place of what was recorded")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--download", action="store_true", help="fetch the data set where it is missing")
+    args = parser.parse_args()
+    with complaining():
+        from litmlp.runs.trust import read_config
+
+        read_config(args.run_dir)  # answers before torch is imported, where it can
+        from litmlp.runs.reopen import evaluate, reopen
+
+        run = reopen(args.run_dir, args.checkpoint, args.overrides)
+        print(json.dumps(evaluate(run, args.download), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Export a run's network: python scripts/export.py RUN_DIR --format onnx"""
+
+from pathlib import Path
+
+from litmlp.runs.errors import InputError, Parser, complaining
+
+SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "torch.export": ".pt2"}
+
+
+def main() -> None:
+    parser = Parser(description="Write a run's network, normalisation included, and a model card beside it.")
+    parser.add_argument("run_dir", type=Path, help="run directory, which may have been moved")
+    parser.add_argument("--format", choices=SUFFIXES, required=True)
+    parser.add_argument("--output", type=Path, help="default: RUN_DIR/export/model with the format's suffix")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    args = parser.parse_args()
+    output = args.output or args.run_dir / "export" / f"model{SUFFIXES[args.format]}"
+    with complaining():
+        from litmlp.runs.trust import check_links, read_config
+
+        read_config(args.run_dir)  # answers before torch is imported, where it can
+        if args.output is None:
+            check_links(args.run_dir)
+        if output.suffix != SUFFIXES[args.format]:
+            raise InputError(f"--output {output}: must end in {SUFFIXES[args.format]}")
+        from litmlp.durable import write
+        from litmlp.runs.export import export, model_card
+        from litmlp.runs.reopen import reopen
+
+        run = reopen(args.run_dir, args.checkpoint)
+        card = model_card(run, args.run_dir)
+        difference = export(run, args.format, output)
+        write(output.with_suffix(".md"), card.encode())
+        print(f"{output}: outputs within {difference:.1e} of the run's; {output.with_suffix('.md')} describes it")
+
+
+if __name__ == "__main__":
+    main()
