@@ -3,6 +3,9 @@
 import os
 import pickle
 import shutil
+import sys
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 import yaml
 
 from litmlp.durable import seal
+from litmlp.runs import train
 from litmlp.runs.errors import InputError
 from litmlp.runs.trust import check_objects, read_config
 
@@ -41,7 +45,7 @@ def stranger(made: Path, tmp_path: Path):
     """Writes a copy whose config.yaml was changed: `stranger("model.activation", value)`."""
 
     def change(key: str, value: object) -> Path:
-        content = yaml.safe_load((made / "config.yaml").read_text())
+        content = yaml.load((made / "config.yaml").read_text(), Loader=yaml.CSafeLoader)
         *path, last = key.split(".")
         node = content
         for name in path:
@@ -49,7 +53,7 @@ def stranger(made: Path, tmp_path: Path):
         node[last] = value
         run_dir = tmp_path / "stranger"
         run_dir.mkdir(exist_ok=True)
-        (run_dir / "config.yaml").write_text(yaml.safe_dump(content))
+        (run_dir / "config.yaml").write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))
         return run_dir
 
     return change
@@ -74,34 +78,70 @@ HOSTILE = {
     "another's class under our name": "litmlp.data.mnist.Path",
     "a module that a trusted one imports": "litmlp.data.mnist.gzip.open",
     "torch behind a trusted name": "torch.nn.modules.module.torch.load",
+    "a package behind an alias": "torchmetrics.utilities.imports.os.system",
+    "another behind an alias": "lightning.pytorch.loggers.wandb.os.system",
     "a dunder": "torch.nn.Module.__subclasses__",
+    "a private class": "torch.nn.modules.batchnorm._NormBase",
     "what runs": "litmlp.runs.jobs.run",
     "a class of runs": "litmlp.runs.jobs.NoteSweep",
+    "what instantiates": "hydra.utils.instantiate",
+    "what finds a function": "hydra.utils.get_method",
+    "what reads a configuration": "omegaconf.OmegaConf.load",
+    "what reads pickles": "numpy.load",
+    "what loads libraries": "ctypes.CDLL",
+    "what imports": "importlib.import_module",
+    "a trainer in the wrong place": "lightning.Trainer",
+    "a logger in the wrong place": "lightning.pytorch.loggers.CSVLogger",
+    "a schedule in the wrong place": "litmlp.optim.smooth_step",
     "a module": "torch.nn",
     "nothing": "torch.nn.NoSuchThing",
     "a prefix that is none": "torch.nnx.Linear",
     "empty": "",
     "a number": 3,
+    "a list": ["os.system"],
     "a mapping": {"_target_": "os.system"},
     "a metric that loads models": "torchmetrics.multimodal.CLIPScore",
     "a builtin": "builtins.eval",
     "a relative name": "..os.system",
+    "an interpolation": "os.${x}",
+    "a line of its own": "torch.nn.Linear\nos.system",
 }
 
 
-@pytest.mark.parametrize("to_train", [False, True])
-@pytest.mark.parametrize("place", ["model._target_", "task.loss._target_", "data.augment", "model.hidden"])
+@pytest.mark.parametrize(
+    "place",
+    ["model._target_", "task.loss._target_", "data.augment", "model.hidden", "task.metrics.acc.more", "model._args_"],
+)
 @pytest.mark.parametrize("target", HOSTILE.values(), ids=HOSTILE)
-def test_what_may_not_be_built_is_refused_wherever_it_stands(stranger, target, place, to_train):
-    value = target if place.endswith("_target_") else {"_target_": target, "_args_": ["true"], "_partial_": True}
-    run_dir = stranger(place, [value] if place == "model.hidden" else value)
-    with pytest.raises(InputError, match="not a class that a recorded run may be built of"):
-        judge(run_dir, to_train)
+def test_what_may_not_be_built_is_refused_wherever_it_stands(stranger, target, place):
+    value = {"_target_": target, "_args_": ["true"], "_partial_": True, "_recursive_": False}
+    forms = {"_target_": target, "hidden": [value], "more": {"a": [{"b": value}]}, "_args_": [[value]]}
+    run_dir = stranger(place, forms.get(place.rpartition(".")[2], value))
+    for to_train in (False, True):
+        with pytest.raises(InputError, match=r"not a class that a recorded run may be built of|no interpolations"):
+            judge(run_dir, to_train)
 
 
-@pytest.mark.parametrize("key", ["optimizer", "callbacks.other", "logger.other", "trainer.plugins", "other"])
-def test_training_from_a_run_judges_all_of_it(stranger, key):
-    run_dir = stranger(key, {"_target_": "os.system", "_args_": ["true"]})
+WRITING = [
+    "lightning.pytorch.callbacks.SpikeDetection",
+    "lightning.pytorch.callbacks.OnExceptionCheckpoint",
+    "lightning.pytorch.callbacks.LambdaCallback",
+    "lightning.pytorch.callbacks.ModelPruning",
+    "lightning.pytorch.loggers.WandbLogger",
+    "lightning.pytorch.loggers.csv_logs.ExperimentWriter",
+    "lightning.pytorch.profilers.AdvancedProfiler",
+    "torch.utils.tensorboard.SummaryWriter",
+    "litmlp.runs.record.start",
+    "os.system",
+]
+
+
+@pytest.mark.parametrize("target", WRITING)
+@pytest.mark.parametrize(
+    "key", ["optimizer", "scheduler.factory", "callbacks.x", "logger.x", "trainer.plugins", "other"]
+)
+def test_training_from_a_run_judges_all_of_it(stranger, key, target):
+    run_dir = stranger(key, {"_target_": target, "x": "true"})
     judge(run_dir)  # none of it is built where a run is only reopened
     with pytest.raises(InputError):
         judge(run_dir, to_train=True)
@@ -135,9 +175,17 @@ def test_what_steers_hydra_is_refused(stranger, key):
     ("key", "value"),
     [
         ("callbacks.last_checkpoint.dirpath", "/tmp/elsewhere"),
+        ("callbacks.last_checkpoint.dirpath", "~/elsewhere"),
+        ("callbacks.last_checkpoint.dirpath", "elsewhere"),
+        ("callbacks.last_checkpoint._args_", ["elsewhere"]),
+        ("callbacks.last_checkpoint.filename", "../../elsewhere"),
+        ("scheduler.path", "/tmp/elsewhere"),
         ("logger.tensorboard.name", "../../elsewhere"),
         ("trainer.default_root_dir", "s3://bucket"),
         ("name", "../elsewhere"),
+        ("name", "/tmp/elsewhere"),
+        ("name", "~"),
+        ("name", None),
     ],
 )
 def test_a_recorded_run_writes_into_its_own_directory_alone(stranger, key, value):
@@ -164,6 +212,16 @@ FILES = {
     "very deep": b"a: " + 400_000 * b"[",
     "huge": b"a: 1\n" * 300_000,
     "binary": bytes(range(256)),
+    "pairs": b"data: {}\nmodel: {a: !!pairs [x: '${other}']}\ntask: {}\nother: {_target_: os.system}\n",
+    "an ordered mapping": b"data: {a: !!omap [x: {_target_: os.system, _args_: ['true']}]}\nmodel: {}\ntask: {}\n",
+    "a set": b"data: {a: !!set {'${oc.env:HOME}'}}\nmodel: {}\ntask: {}\n",
+    "a tag of nothing": b"data: {a: ! x}\nmodel: {}\ntask: {}\n",
+    "a name of Python's": b"data: {a: !!python/name:os.system ''}\nmodel: {}\ntask: {}\n",
+    "a merge": b"data: &d {}\nmodel: {<<: *d}\ntask: {}\n",
+    "a key that is a list": b"data: {? [a] : 1}\nmodel: {}\ntask: {}\n",
+    "a number without end": b"data: {a: 1e999999999}\nmodel: {}\ntask: {_target_: 1}\n",
+    "two documents": b"data: {}\nmodel: {}\ntask: {}\n---\nhydra: {}\n",
+    "UTF-16": "data: {}\nmodel: {}\ntask: {_target_: os.system}\n".encode("utf-16"),
     "a date": b"data: {a: 2026-01-01}\nmodel: {}\ntask: {}\n",
 }
 
@@ -176,37 +234,159 @@ def test_a_config_that_is_none_is_refused_in_a_sentence(tmp_path, content):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x1b]0;title\x07", "\r", "\x9b31m", "\u202e"])
+@pytest.mark.parametrize("key", ["model._target_", "name"])
+def test_a_sentence_does_not_speak_to_the_terminal(cli, stranger, key, text):
+    result = cli(stranger(key, f"${{x{text}"), script="evaluate")
+    assert result.status == 2
+    assert text not in result.err
+
+
 class Hostile:
+    """A pickle that makes a file when it is loaded."""
+
     def __reduce__(self):
         return (Path.touch, (Path(MARK),))
 
 
-@pytest.mark.parametrize("is_sealed", [True, False])
-@pytest.mark.parametrize("script", ["evaluate", "predict", "export", "init_from", "resume"])
-def test_nothing_of_a_hostile_pickle_runs(cli, made, tmp_path, script, is_sealed):
-    from io import BytesIO
-
-    run_dir = tmp_path / "stranger"
-    shutil.copytree(made, run_dir)
-    (run_dir / "checkpoints").mkdir()
+def archive(content: object) -> bytes:
     buffer = BytesIO()
-    torch.save({"state_dict": {"model.output.weight": Hostile()}, "epoch": 1, "global_step": 1}, buffer)
-    content = seal(buffer.getvalue()) if is_sealed else pickle.dumps(Hostile())
-    (run_dir / "checkpoints" / "last.ckpt").write_bytes(content)
+    torch.save(content, buffer)
+    return seal(buffer.getvalue())
+
+
+def other_zip(**files: bytes) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in files.items():
+            file.writestr(name.replace("__", "/").replace("_DOT_", "."), content)
+    return seal(buffer.getvalue())
+
+
+def torchscript() -> bytes:
+    buffer = BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), buffer)
+    return seal(buffer.getvalue())
+
+
+WEIGHT = "model.output.weight"
+CHECKPOINTS = {  # of which none is one
+    "a pickle": lambda: pickle.dumps(Hostile()),
+    "a sealed pickle": lambda: archive({"state_dict": {WEIGHT: Hostile()}, "epoch": 1, "global_step": 1}),
+    "a pickle in the place of all": lambda: archive(Hostile()),
+    "a module": lambda: archive(torch.nn.Linear(1, 1)),
+    "a class": lambda: archive({"state_dict": {WEIGHT: Path}}),
+    "a builtin": lambda: archive({"state_dict": {WEIGHT: eval}}),
+    "TorchScript": torchscript,
+    "a bare pickle in a zip": lambda: other_zip(archive__data_DOT_pkl=pickle.dumps(Hostile()), archive__version=b"3"),
+    "names that lead out": lambda: other_zip(**{"_DOT__DOT___" + MARK: b"x"}),
+    "an empty zip": other_zip,
+    "no tensors": lambda: archive({"state_dict": {WEIGHT: [1.0]}, "epoch": 1, "global_step": 1}),
+    "no weights": lambda: archive({"epoch": 1, "global_step": 1}),
+    "a list": lambda: archive([1]),
+    "a tensor": lambda: archive(torch.zeros(3)),
+    "weights of another shape": lambda: archive({"state_dict": {WEIGHT: torch.zeros(1)}, "epoch": 1, "global_step": 1}),
+    "nothing": lambda: b"",
+    "text": lambda: b"hello",
+}
+
+
+@pytest.fixture
+def run_with(made, tmp_path):
+    """A copy of the run directory with this as its last checkpoint."""
+
+    def make(content: bytes) -> Path:
+        run_dir = tmp_path / "stranger"
+        shutil.copytree(made, run_dir)
+        (run_dir / "checkpoints").mkdir()
+        (run_dir / "checkpoints" / "last.ckpt").write_bytes(content)
+        return run_dir
+
+    return make
+
+
+@pytest.mark.parametrize("content", CHECKPOINTS.values(), ids=CHECKPOINTS)
+def test_a_checkpoint_that_is_none_is_refused_and_nothing_of_it_runs(cli, run_with, tmp_path, content):
+    run_dir = run_with(content())
+    result = cli(run_dir, script="evaluate")
+    assert result.status == 2, result.err
+    assert len(result.err.splitlines()) == 1
+    assert str(run_dir / "checkpoints" / "last.ckpt") in result.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stranger"]
+
+
+@pytest.mark.parametrize("script", ["predict", "export", "init_from", "resume"])
+def test_nothing_of_a_hostile_pickle_runs(cli, run_with, tmp_path, script):
+    run_dir = run_with(CHECKPOINTS["a sealed pickle"]())
     (tmp_path / "x.csv").write_text("1,2,3,4\n")
-    more = {"predict": ["--input", "x.csv", "--output", "y.csv"], "export": ["--format", "torchscript"]}
-    if script == "init_from":
-        result = cli(f"init_from={run_dir}", "trainer.fast_dev_run=true")
-    elif script == "resume":
-        result = cli(f"resume={run_dir}")
+    if script == "resume":
+        result = cli(f"resume={run_dir}")  # which starts from the beginning
+    elif script == "init_from":
+        result = cli(f"init_from={run_dir}")
     else:
-        result = cli(run_dir, *more.get(script, []), script=script)
-    assert "Traceback" not in result.err
+        more = {"predict": ["--input", "x.csv", "--output", "y.csv"], "export": ["--format", "torchscript"]}
+        result = cli(run_dir, *more[script], script=script)
+    assert result.status == (0 if script == "resume" else 2)
+    assert "last.ckpt" in result.out + result.err
     assert not (tmp_path / MARK).exists()
-    if script != "resume":  # which starts from the beginning
+
+
+@pytest.fixture
+def whole(made, run_with):
+    """A run directory that can be reopened."""
+    cfg = read_config(made)
+    data, model = train.make(cfg, "data"), train.make(cfg, "model")
+    data.setup()
+    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    return run_with(archive({"state_dict": weights, "Iris": data.state_dict(), "epoch": 1, "global_step": 1}))
+
+
+def test_what_else_lies_in_the_directory_is_not_read(cli, whole, tmp_path):
+    code = f"from pathlib import Path; Path({str(tmp_path / MARK)!r}).touch()"
+    call = f"!!python/object/apply:os.system ['touch {tmp_path / MARK}']\n"
+    modules = ("sitecustomize.py", "torch.py", "litmlp/__init__.py", "conf/train.py", "hubconf.py", "conftest.py")
+    configs = ("hparams.yaml", ".hydra/config.yaml", "conf/train.yaml", "checkpoints/hparams.yaml")
+    for name, content in (dict.fromkeys(modules, code) | dict.fromkeys(configs, call)).items():
+        (whole / name).parent.mkdir(exist_ok=True)
+        (whole / name).write_text(content)
+    os.chdir(whole)
+    for args, script in ((["."], "evaluate"), ([".", "--format", "torchscript"], "export")):
+        assert cli(*args, script=script).status == 0
+    assert not (tmp_path / MARK).exists()
+
+
+def test_nothing_is_started_and_nobody_called(cli, whole):
+    seen = []
+    sys.addaudithook(lambda event, args: seen.append(event))  # for good: no hook can be removed
+    result = cli(whole, script="evaluate")
+    events, _ = seen[:], seen.clear()
+    assert result.status == 0, result.err
+    assert "open" in events
+    assert not {"os.system", "os.exec", "os.fork", "subprocess.Popen", "socket.connect", "pickle.find_class"} & {
+        *events
+    }
+
+
+@pytest.mark.parametrize(
+    "link", ["export", "export/model.md", "export/model.pt", "export/model.pt.partial", "train.log"]
+)
+def test_what_is_written_into_a_run_directory_stays_there(cli, whole, tmp_path, link):
+    mine = tmp_path / "mine"
+    if link == "export":
+        mine.mkdir()
+    else:
+        mine.write_text("mine")
+        (whole / link).parent.mkdir(exist_ok=True)
+    (whole / link).symlink_to(mine)
+    for args, script in (([whole, "--format", "torchscript"], "export"), ([f"resume={whole}"], "train")):
+        result = cli(*args, script=script)
         assert result.status == 2
-        assert len(result.err.splitlines()) == 1
-        assert "last.ckpt" in result.err
+        assert f"{whole / link}: a link" in result.err
+    output = tmp_path / "own" / "model.pt"
+    output.parent.mkdir()
+    output.with_name("model.pt.partial").symlink_to(mine)
+    assert cli(whole, "--format", "torchscript", "--output", output, script="export").status == 0
+    assert not list(mine.iterdir()) if mine.is_dir() else mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize("door", ["from", "resume"])

@@ -33,21 +33,26 @@ class Parser(ArgumentParser):
         self.exit(2, f"{message}\n")
 
 
+def complain(message: str) -> int:
+    """Say what is wrong, without what a stranger's file could tell the terminal to do; the exit status."""
+    print("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in message), file=sys.stderr)
+    return 2
+
+
 @contextmanager
 def complaining() -> Iterator[None]:
     """Around what a script does: bad input, and a file that cannot be had, cost a sentence and exit status 2."""
     try:
         yield
     except InputError as error:
-        message = str(error)
+        status = complain(str(error))
     except OSError as error:
         if error.filename is None:
             raise
-        message = f"{error.filename}: {error.strerror}"
+        status = complain(f"{error.filename}: {error.strerror}")
     else:
         return
-    print(message, file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 _typed: ContextVar[Sequence[str]] = ContextVar("_typed", default=())

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
-from litmlp.runs.errors import InputError, typed
+from litmlp.runs.errors import InputError, complain, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
 from litmlp.runs.overrides import check_overrides, compose_or_complain
 from litmlp.runs.trust import check_links, check_objects, read_config
@@ -54,11 +54,11 @@ def run(main: Callable[[], Any], conf: str) -> None:
         if _report_sweep():
             sys.exit(1)
         if isinstance(error, InputError | HydraException):
-            sys.exit(_complain(str(error).strip()))
+            sys.exit(complain(str(error).strip()))
         if isinstance(error, WorkerError):
             sys.exit(error.trace or str(error))
         if isinstance(error, OSError) and error.filename is not None:
-            sys.exit(_complain(f"{error.filename}: {error.strerror}"))
+            sys.exit(complain(f"{error.filename}: {error.strerror}"))
         raise
 
 
@@ -76,7 +76,7 @@ def job() -> Iterator[None]:
         if isinstance(error, InputError) and hydra.mode == RunMode.RUN:
             _remove_unused(directory)
             if not _full_trace:
-                sys.exit(_complain(str(error)))  # not raised: Hydra would print a line of its own before it
+                sys.exit(complain(str(error)))  # not raised: Hydra would print a line of its own before it
             raise
         summary = str(error) if isinstance(error, InputError | WorkerError) else f"{type(error).__name__}: {error}"
         trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
@@ -181,11 +181,6 @@ def _say_how_to_go_on(directory: Path, end: Interrupted) -> int:
     else:
         _remove_unused(directory)
     return 128 + end.number
-
-
-def _complain(message: str) -> int:
-    print(message, file=sys.stderr)
-    return 2
 
 
 def _report_sweep() -> int:

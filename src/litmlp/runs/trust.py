@@ -25,21 +25,28 @@ REOPENED = (
     "torchmetrics.regression",
     "torchvision.transforms",
 )
-# What training takes besides. Of the loggers, those that write into the run's directory.
+# What training takes besides, outside of data, model and task. Of Lightning's callbacks and loggers, those that write
+# nowhere but into the run's directory.
 TRAINED = (
     *REOPENED,
     "litmlp.callbacks",
     "litmlp.optim",
     "torch.optim",
-    "lightning.pytorch.callbacks",
-    "lightning.pytorch.loggers.csv_logs",
-    "lightning.pytorch.loggers.tensorboard",
-    "lightning.pytorch.trainer",
+    "lightning.pytorch.callbacks.early_stopping",
+    "lightning.pytorch.callbacks.lr_monitor",
+    "lightning.pytorch.callbacks.model_checkpoint",
+    "lightning.pytorch.callbacks.model_summary",
+    "lightning.pytorch.callbacks.progress",
+    "lightning.pytorch.callbacks.timer",
+    "lightning.pytorch.callbacks.weight_averaging",
+    "lightning.pytorch.loggers.csv_logs.CSVLogger",
+    "lightning.pytorch.loggers.tensorboard.TensorBoardLogger",
+    "lightning.pytorch.trainer.trainer.Trainer",
 )
-ALIASES = ("torchmetrics", "lightning.Trainer", "lightning.pytorch.loggers")  # names by which some of these are known
+# Packages that lend some of these their names.
+ALIASES = ("torchmetrics", "lightning.Trainer", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
 WITH_FUNCTIONS = "litmlp.optim"  # schedules are functions, and nothing else there is
 PARTS = ("data", "model", "task")  # all that is built of a run that is only reopened
-WRITERS = ("callbacks", "logger", "trainer")  # sections whose values may say where files go
 
 LARGEST, DEEPEST = 1_000_000, 50  # bytes of a config.yaml, and levels of nesting
 
@@ -87,7 +94,7 @@ def read_config(run_dir: Path, to_train: bool = False) -> DictConfig:
         check_value("name", content.get("name"))
     for key, name in _targets(content, to_train):
         is_public = isinstance(name, str) and not any(part.startswith("_") for part in name.split("."))
-        if not is_public or not _is_below(name, (*(TRAINED if to_train else REOPENED), *ALIASES)):
+        if not is_public or not _is_below(name, (*_packages(key), *ALIASES)):
             raise _refusal(path, key, name)
     try:
         return OmegaConf.create(content)
@@ -101,15 +108,14 @@ def check_objects(run_dir: Path, cfg: DictConfig, to_train: bool = False) -> Non
     Raises:
         InputError: it is something else, or nothing.
     """
-    packages = TRAINED if to_train else REOPENED
     for key, name in _targets(OmegaConf.to_container(cfg), to_train):
         try:
             target = get_object(name)
         except Exception as error:  # whatever a stranger's name may lead to
             raise _refusal(run_dir / "config.yaml", key, name) from error
-        module = getattr(target, "__module__", None) or ""
-        is_schedule = to_train and inspect.isfunction(target) and module == WITH_FUNCTIONS
-        if not (inspect.isclass(target) or is_schedule) or not _is_below(module, packages):
+        is_schedule = inspect.isfunction(target) and target.__module__ == WITH_FUNCTIONS
+        is_known = (inspect.isclass(target) or is_schedule) and isinstance(target.__module__, str)
+        if not is_known or not _is_below(f"{target.__module__}.{target.__qualname__}", _packages(key)):
             raise _refusal(run_dir / "config.yaml", key, name)
 
 
@@ -131,14 +137,18 @@ def _refusal(path: Path, key: str, name: Any) -> InputError:
     )
 
 
+def _packages(key: str) -> Sequence[str]:
+    return REOPENED if key.partition(".")[0] in PARTS else TRAINED
+
+
 def _is_below(name: str, packages: Sequence[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def _says_where_to_write(key: str, value: Any) -> bool:
-    section, _, rest = key.partition(".")
-    names_a_place = isinstance(value, str) and (leads_outside(value) or key.endswith(".dirpath"))
-    return section in WRITERS and (names_a_place or "_args_" in rest.split("."))
+    section, *names = key.split(".")
+    names_a_place = isinstance(value, str) and (leads_outside(value) or names[-1:] == ["dirpath"])
+    return bool(names) and section not in PARTS and (names_a_place or "_args_" in names)
 
 
 def _targets(content: Any, to_train: bool) -> Iterator[tuple[str, Any]]:
