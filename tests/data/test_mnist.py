@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 from urllib.error import URLError
@@ -48,6 +49,50 @@ def no_network(monkeypatch):
         monkeypatch.setattr(
             cls, "download", fail_with(RuntimeError("Error downloading train-images:\nmirror 1\nmirror 2"))
         )
+
+
+REAL_DOWNLOAD = datasets.MNIST.download  # which the fixture above replaces
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """Lets torchvision download from a dict: name of the archive -> its content."""
+    from torchvision.datasets import utils
+
+    files = {f"{name}.gz": hostile_gzip(idx(array)) for name, array in parts().items()}
+    hashes = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(datasets.MNIST, "download", REAL_DOWNLOAD)
+    monkeypatch.setattr(datasets.MNIST, "resources", list(hashes.items()))
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["mirror/"])
+    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, max_hops: url)
+    monkeypatch.setattr(utils, "_urlretrieve", lambda url, path: Path(path).write_bytes(files[Path(url).name]))
+    return files
+
+
+def hostile_gzip(content):
+    """An archive that says its file is called ../../../mine."""
+    plain = gzip.compress(content, 1)
+    return plain[:3] + b"\x08" + plain[4:10] + b"../../../mine\0" + plain[10:]
+
+
+def test_what_is_downloaded_stays_in_its_folder_whatever_the_archive_calls_it(tmp_path, mirror):
+    root = tmp_path / "a" / "root"
+    data = make(root)
+    data.prepare_data()
+    data.setup()
+    assert data.test.y.tolist() == list(range(10))
+    assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} == {root / "MNIST" / "raw"}
+
+
+@pytest.mark.parametrize("name", [IMAGES, TEST_LABELS])
+def test_a_download_that_fails_its_hash_is_neither_used_nor_kept(tmp_path, mirror, name):
+    raw = tmp_path / "MNIST" / "raw"
+    write(raw, {LABELS: parts()[LABELS]})
+    mirror[f"{name}.gz"] = gzip.compress(idx(parts()[name] ^ 1))
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match=f"Error downloading {name}"):
+            make(tmp_path).prepare_data()
+    assert [path.name for path in raw.iterdir()] == [LABELS]
 
 
 def fail_with(error):

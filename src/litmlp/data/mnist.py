@@ -78,9 +78,12 @@ class MNIST(InMemoryData):
 
         folder = self.root / self.name / "raw"
         created = [path for path in (folder, *folder.parents) if not path.exists()]
+        before = set(folder.glob("*"))
         try:
             getattr(datasets, self.name)(self.root, download=True)  # checks each file's MD5
         except (OSError, RuntimeError, HTTPException) as error:
+            for path in set(folder.glob("*")) - before:  # a file that failed the check would be taken next time
+                path.unlink()
             for path in created:
                 if path.is_dir() and not any(path.iterdir()):
                     path.rmdir()
