@@ -80,12 +80,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class DurableCheckpoints(CheckpointIO):
     """How the trainer writes, reads and removes checkpoints.
 
-    A checkpoint that a better one replaces stays until the run could not be resumed from a state that knows of it: see
-    `remove_replaced`.
+    Where `keeps_replaced` is set, a checkpoint that a better one replaces stays until `remove_replaced` is called: as
+    long as a run that is killed would go on from a state that knows the old one.
     """
 
     def __init__(self) -> None:
-        self._replaced: set[Path] = set()
+        self.keeps_replaced = False
+        self.replaced: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """`storage_options={"previous": path}` keeps the file that was there under that name."""
@@ -94,18 +95,17 @@ class DurableCheckpoints(CheckpointIO):
         buffer = BytesIO()
         torch.save(checkpoint, buffer)
         write(path, seal(buffer.getvalue()), **(storage_options or {}))
-        self._replaced.discard(path)
+        self.replaced.discard(path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        self._replaced.add(Path(path))
+        self.replaced.add(Path(path))
+        if not self.keeps_replaced:
+            self.remove_replaced()
 
     def remove_replaced(self) -> None:
-        for path in self._replaced:
+        for path in self.replaced:
             path.unlink(missing_ok=True)
-        self._replaced.clear()
-
-    def teardown(self) -> None:
-        self.remove_replaced()
+        self.replaced.clear()

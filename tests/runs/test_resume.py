@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from bits import differences, left_by
 from conftest import Result
 from lightning import Callback, Trainer
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litmlp.runs import trust
 
@@ -63,50 +62,6 @@ def interrupted(cli: Callable[..., Result]) -> Iterator[Callable[..., Path]]:
 
     yield run
     StopAt.step = -1
-
-
-def left_by(run_dir: Path) -> dict[str, Any]:
-    """All that a run computed, bit by bit."""
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    kept = ("best", "fit", "test", "epochs", "steps", "stopped", "best_checkpoint", "last_checkpoint")
-    files = {path.name for path in (run_dir / "checkpoints").iterdir()} - {"previous.ckpt"}  # may be of a signal's step
-    # A process numbers its event files, and TensorBoard reads 10 before 9 where they are of the same second.
-    for number, file in enumerate(sorted(run_dir.glob("events*"), key=lambda file: int(file.suffix[1:]))):
-        file.rename(run_dir / f"events.out.tfevents.{number:04}")
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
-    curves = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    csv = run_dir / "metrics.csv"
-    return {
-        "metrics": {key: metrics[key] for key in kept},
-        "checkpoints": {name: plain(load(run_dir / "checkpoints" / name)) for name in files},
-        "curves": curves,
-        "csv": csv.read_text() if csv.exists() else None,
-    }
-
-
-def load(path: Path) -> Any:
-    return torch.load(path, weights_only=True)
-
-
-def plain(value: Any) -> Any:
-    """Tensors as lists, without what differs from run to run: paths and times."""
-    if isinstance(value, dict):
-        return {
-            key: plain(each)
-            for key, each in value.items()
-            if key not in ("folder", "dirpath", "best_k_models", "time_elapsed") and not str(key).endswith("_path")
-        }
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value.tolist() if isinstance(value, torch.Tensor) else value
-
-
-def differences(one: Any, two: Any, where: str = "") -> Iterator[str]:
-    if isinstance(one, dict) and isinstance(two, dict):
-        for key in one | two:
-            yield from differences(one.get(key), two.get(key), f"{where}/{key}")
-    elif one != two:
-        yield f"{where}: {one!s:.200} not {two!s:.200}"
 
 
 VARIANTS = {

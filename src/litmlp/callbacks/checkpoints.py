@@ -61,6 +61,9 @@ class LastCheckpoint(Checkpoint):
                     state[key] = _moved(state[key], old, new)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(io := trainer.strategy.checkpoint_io, DurableCheckpoints):
+            io.keeps_replaced = True  # until this one no longer knows them
+            io.replaced |= {_folder(trainer) / name for name in self._loaded.get("replaced", [])}
         trainer.callback_metrics.update(self._loaded.get("metrics", {}))
         if any(getattr(each, "stopping_reason_message", None) for each in trainer.early_stopping_callbacks):
             trainer.should_stop = True  # this run had been stopped early when it was saved
@@ -115,19 +118,20 @@ class LastCheckpoint(Checkpoint):
             for logger in trainer.loggers:
                 logger.save()  # what it holds back would be a gap in the curves of the resumed run
             loader, epoch = trainer.train_dataloader, getattr(pl_module, "state_of_epoch", dict)
+            folder, io = _folder(trainer), trainer.strategy.checkpoint_io
             self._to_save = {
-                "folder": str(_folder(trainer)),
+                "folder": str(folder),
+                "replaced": [path.name for path in io.replaced] if isinstance(io, DurableCheckpoints) else [],
                 "is_within_epoch": is_within_epoch,
                 "random": _from_all_processes(_random_state(pl_module.device)),
                 "task": _from_all_processes(epoch() if is_within_epoch else {}),
                 "loader": loader.state_dict() if hasattr(loader, "state_dict") else {},  # type: ignore[union-attr]
                 "metrics": dict(trainer.callback_metrics),
             }
-            folder = _folder(trainer)
             trainer.save_checkpoint(folder / LAST, storage_options={"previous": folder / PREVIOUS})
             self._to_save, self._saved = {}, (trainer.global_step, is_within_epoch)
-            if isinstance(trainer.strategy.checkpoint_io, DurableCheckpoints):
-                trainer.strategy.checkpoint_io.remove_replaced()
+            if isinstance(io, DurableCheckpoints):
+                io.remove_replaced()
         if self._signal:
             raise signals.Interrupted(self._signal)
 
