@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -48,6 +49,8 @@ def run(main: Callable[[], Any], conf: str) -> None:
         _check(conf, _read_command_line())
         main()
         _report_sweep()
+    except KeyboardInterrupt:  # before there was anything to save
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if _full_trace and not isinstance(error, WorkerError):
             raise
