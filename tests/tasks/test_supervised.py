@@ -293,6 +293,14 @@ def test_logged_losses_are_the_means_over_all_samples(name, log_every_n_steps):
     assert values == pytest.approx([plain.batch_losses[k] for k in logged], rel=1e-6)
 
 
+def test_one_loss_that_is_nan_makes_the_mean_nan():
+    task = make_task()
+    for part in (task.train_loss, task.val_scores["val_loss"]):
+        part.update(torch.tensor(1.0), weight=8)
+        part.update(torch.tensor(float("nan")), weight=8)
+        assert part.compute().isnan()
+
+
 def test_what_is_logged_is_what_metric_keys_says():
     memory = Memory()
     task = make_task()

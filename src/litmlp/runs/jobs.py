@@ -87,6 +87,8 @@ def job() -> Iterator[None]:
         if not (overrides := directory / "overrides.yaml").exists():  # it failed before that
             overrides.write_text(OmegaConf.to_yaml(hydra.overrides.task))
         log.error("%s failed: %s", directory, summary)
+        if isinstance(error, FloatingPointError) and hydra.mode == RunMode.RUN:  # the sentence says it all
+            sys.exit(1)
         raise
 
 

@@ -291,7 +291,8 @@ def _work(outcome_file: Path, listener: int) -> int:
     except Interrupted as end:
         return 128 + end.number
     except Exception as error:
-        outcome.is_input_error, outcome.trace = isinstance(error, InputError), traceback.format_exc()
+        outcome.is_input_error = isinstance(error, InputError)
+        outcome.trace = "" if isinstance(error, FloatingPointError) else traceback.format_exc()
         outcome.error = str(error) if outcome.is_input_error else f"{type(error).__name__}: {error}"
     outcome.time = time.time()
     partial = outcome_file.with_suffix(".partial")

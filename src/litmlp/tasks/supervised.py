@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil
+from math import ceil, nan
 from typing import Any, Literal
 
 import torch
@@ -48,8 +48,8 @@ class SupervisedTask(LightningModule):
         self.model, self.loss = model, loss
         self.optimizer, self.scheduler = optimizer, scheduler
         self.decay, self.param_groups = decay, param_groups
-        self.train_loss = MeanMetric()
-        scores = MetricCollection({"loss": MeanMetric(), **metrics})
+        self.train_loss = MeanMetric(nan_strategy=nan)  # which leaves a NaN where it is
+        scores = MetricCollection({"loss": MeanMetric(nan_strategy=nan), **metrics})
         self._score_names = list(scores.keys(keep_base=True))
         self.val_scores = scores.clone(prefix="val_")
         self.test_scores = scores.clone(prefix="test_")
