@@ -2,14 +2,15 @@
 
     python tests/kill.py [ROUNDS]
 
-One process imports everything and forks each attempt, so that a round takes seconds; only several processes of one run
-start from scratch.
+One process imports everything and forks each attempt, and the processes of a run of two, so that a round takes seconds
+and a kill falls into the run rather than into its imports.
 """
 
 import os
 import random
 import runpy
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -18,12 +19,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 from bits import differences, left_by
 
-import litmlp.runs.jobs
 import litmlp.runs.train  # noqa: F401  # torch and Lightning, before any thread is started
 from litmlp import durable
+from litmlp.runs import launch
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
 RUN = [
@@ -34,10 +36,41 @@ MODES = {
     "plain": [],
     "plateau per batch and dropout": ["scheduler=plateau_per_batch", "scheduler.patience=5", "model.dropout=0.3"],
     "while files are written": ["callbacks.last_checkpoint.every_n_steps=7", "model.dropout=0.3"],
-    "two processes": ["trainer=ddp", "trainer.accelerator=cpu", "model.dropout=0.3", "trainer.max_epochs=40"],
+    "two processes": ["trainer=ddp", "trainer.accelerator=cpu", "model.dropout=0.3"],
 }
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 MOST_KILLS = 4  # of one round; then it is left to end
+
+
+class Forked:
+    """In place of the `subprocess.Popen` that starts a process of a run of two."""
+
+    def __init__(self, command: list[str], env: dict[str, str], **options: object) -> None:
+        read, write = os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            os.setsid()
+            os.dup2(read, 0)
+            os.close(write)
+            os.environ.update(env)
+            for number in launch.FORWARDED:
+                signal.signal(number, signal.SIG_DFL)
+            sys.stdin = open(0)  # noqa: SIM115
+            status = launch._work(Path(command[3]), int(command[4]))
+            sys.stdout.flush()
+            os._exit(status)
+        os.close(read)
+        self.stdin = open(write, "w")  # noqa: SIM115
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int | None:
+        return self.poll(0)
 
 
 def attempt(folder: Path, args: list[str], prepare: Callable[[], None] = lambda: None) -> int:
@@ -52,6 +85,7 @@ def attempt(folder: Path, args: list[str], prepare: Callable[[], None] = lambda:
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.argv = [str(SCRIPT), *args]
+        launch.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": Forked})  # type: ignore[assignment]
         prepare()
         runpy.run_path(str(SCRIPT), run_name="__main__")
         status = 0
