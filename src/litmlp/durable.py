@@ -57,7 +57,11 @@ def seal(archive: bytes) -> bytes:
     """The zip archive that `torch.save` writes, with its SHA-256 as the archive's comment, where readers ignore it."""
     assert archive[-END_OF_ZIP:].startswith(b"PK\5\6")
     assert archive.endswith(b"\0\0")
-    return archive[:-2] + DIGEST.to_bytes(2, "little") + sha256(archive).hexdigest().encode()
+    return archive[:-2] + _comment(archive)
+
+
+def _comment(archive: bytes) -> bytes:
+    return DIGEST.to_bytes(2, "little") + sha256(archive).hexdigest().encode()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -68,8 +72,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     content = path.read_bytes()
-    archive, digest = content[: -DIGEST - 2] + b"\0\0", content[-DIGEST:]
-    if sha256(archive).hexdigest().encode() != digest:
+    archive, comment = content[: -DIGEST - 2] + b"\0\0", content[-DIGEST - 2 :]
+    if comment != _comment(archive):
         raise DamagedCheckpointError(f"{path}: not the file that was written; it is truncated or altered")
     try:
         return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
@@ -91,7 +95,7 @@ class DurableCheckpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """`storage_options={"previous": path}` keeps the file that was there under that name."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # not its parents: a run directory that has vanished is not made anew
         buffer = BytesIO()
         torch.save(checkpoint, buffer)
         write(path, seal(buffer.getvalue()), **(storage_options or {}))

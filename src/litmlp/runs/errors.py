@@ -1,5 +1,6 @@
 """Errors that a user can cause, worded for that user."""
 
+import os
 import re
 import sys
 from argparse import ArgumentParser
@@ -26,6 +27,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(matches[:2])}?" if matches else ""
 
 
+def sentence(error: Exception) -> str | None:
+    """What to tell the user, where the error's own words say it all; None where it takes a traceback."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error) if isinstance(error, InputError | FloatingPointError) else None
+
+
 class Parser(ArgumentParser):
     """Answers a wrong command line in a line, with exit status 2."""
 
@@ -44,15 +52,10 @@ def complaining() -> Iterator[None]:
     """Around what a script does: bad input, and a file that cannot be had, cost a sentence and exit status 2."""
     try:
         yield
-    except InputError as error:
-        status = complain(str(error))
-    except OSError as error:
-        if error.filename is None:
+    except (InputError, OSError) as error:
+        if (message := sentence(error)) is None:
             raise
-        status = complain(f"{error.filename}: {error.strerror}")
-    else:
-        return
-    sys.exit(status)
+        sys.exit(complain(message))
 
 
 _typed: ContextVar[Sequence[str]] = ContextVar("_typed", default=())

@@ -8,7 +8,7 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
-from litmlp.runs.errors import InputError, complain, typed
+from litmlp.runs.errors import InputError, complain, sentence, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
 from litmlp.runs.overrides import check_overrides, compose_or_complain
 from litmlp.runs.trust import check_links, check_objects, read_config
@@ -42,6 +42,7 @@ def run(main: Callable[[], Any], conf: str) -> None:
     global _full_trace
     debug_choices = {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}
     _full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1" or not debug_choices.isdisjoint(sys.argv)
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback per line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises what went wrong instead of printing it
     try:
         if follow(sys.argv):
@@ -56,13 +57,12 @@ def run(main: Callable[[], Any], conf: str) -> None:
             raise
         if _report_sweep():
             sys.exit(1)
-        if isinstance(error, InputError | HydraException):
-            sys.exit(complain(str(error).strip()))
         if isinstance(error, WorkerError):
             sys.exit(error.trace or str(error))
-        if isinstance(error, OSError) and error.filename is not None:
-            sys.exit(complain(f"{error.filename}: {error.strerror}"))
-        raise
+        message = str(error).strip() if isinstance(error, HydraException) else sentence(error)
+        if message is None:
+            raise
+        sys.exit(complain(message))
 
 
 @contextmanager
@@ -81,13 +81,15 @@ def job() -> Iterator[None]:
             if not _full_trace:
                 sys.exit(complain(str(error)))  # not raised: Hydra would print a line of its own before it
             raise
-        summary = str(error) if isinstance(error, InputError | WorkerError) else f"{type(error).__name__}: {error}"
+        said = sentence(error)
+        summary = said or (str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}")
         trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
-        (directory / ERROR_FILE).write_text(f"{summary}\n\n{trace}")
-        if not (overrides := directory / "overrides.yaml").exists():  # it failed before that
-            overrides.write_text(OmegaConf.to_yaml(hydra.overrides.task))
-        log.error("%s failed: %s", directory, summary)
-        if isinstance(error, FloatingPointError) and hydra.mode == RunMode.RUN:  # the sentence says it all
+        with suppress(OSError):  # of a disk that is full or gone, as the summary says
+            log.error("%s failed: %s", directory, summary)
+            (directory / ERROR_FILE).write_text(f"{summary}\n\n{trace}")
+            if not (overrides := directory / "overrides.yaml").exists():  # it failed before that
+                overrides.write_text(OmegaConf.to_yaml(hydra.overrides.task))
+        if said and hydra.mode == RunMode.RUN and not _full_trace:
             sys.exit(1)
         raise
 

@@ -33,7 +33,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 
-from litmlp.runs.errors import InputError, typed
+from litmlp.runs.errors import InputError, sentence, typed
 from litmlp.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -291,9 +291,9 @@ def _work(outcome_file: Path, listener: int) -> int:
     except Interrupted as end:
         return 128 + end.number
     except Exception as error:
-        outcome.is_input_error = isinstance(error, InputError)
-        outcome.trace = "" if isinstance(error, FloatingPointError) else traceback.format_exc()
-        outcome.error = str(error) if outcome.is_input_error else f"{type(error).__name__}: {error}"
+        said, outcome.is_input_error = sentence(error), isinstance(error, InputError)
+        outcome.error = said or f"{type(error).__name__}: {error}"
+        outcome.trace = "" if said else traceback.format_exc()
     outcome.time = time.time()
     partial = outcome_file.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(outcome)))
