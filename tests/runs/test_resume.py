@@ -187,6 +187,80 @@ def test_a_sweep_goes_on_where_it_was_ended(
     assert cli(*command, "resume=auto").out.count("is finished") == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_slurm_puts_a_run_that_was_warned_back_in_its_queue(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text('#!/bin/sh\necho "$@" > told')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    StopAt.step, StopAt.number = 15, number
+    result = cli(*SMALL, "hydra.run.dir=here", "resume=auto")
+    assert result.status == 128 + number
+    if number == signal.SIGUSR1:
+        assert (tmp_path / "told").read_text() == "requeue 42\n"
+        assert "ended by SIGUSR1; back in SLURM's queue: " in result.out
+    else:
+        assert not (tmp_path / "told").exists()
+
+
+ONCE = """
+import os
+import signal
+from lightning import Callback
+
+class Once(Callback):
+    def __init__(self, signals: int = 1) -> None:
+        self.signals = signals
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == 15 and trainer.is_global_zero and not os.path.exists("fired"):
+            open("fired", "w").close()
+            for _ in range(self.signals):
+                os.kill(os.getppid() if trainer.world_size > 1 else os.getpid(), signal.SIGTERM)
+"""
+ONCE_ARGS = [*SMALL[:-1], "model.dropout=0", "hydra.run.dir=run", "resume=auto", "+callbacks.once._target_=once.Once"]
+
+
+@pytest.fixture
+def once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "once.py").write_text(ONCE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_at_once(process: Callable[..., Result], once: None) -> None:
+    args = [*ONCE_ARGS, "+callbacks.once.signals=2"]
+    result = process(*args)
+    assert result.status == -signal.SIGTERM
+    assert "another one ends at once" in result.err
+    assert "goes on after step 11" in process(*args).out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+def test_another_number_of_processes_goes_on_with_the_same_samples(
+    process: Callable[..., Result], cli: Callable[..., Result], once: None, first: int, then: int, tmp_path: Path
+) -> None:
+    def args(num_processes: int) -> list[str]:
+        kind = ["trainer=ddp", "trainer.devices=2"] if num_processes == 2 else ["trainer=default"]
+        return [*kind, "trainer.accelerator=cpu", *ONCE_ARGS]
+
+    stopped = process(*args(first))
+    assert stopped.status == 143, stopped.err
+    resumed = process(*args(then))
+    assert resumed.status == 0, resumed.err
+    assert f"trainer.devices: {first} -> {then}" in resumed.out
+    whole = cli(*SMALL, "model.dropout=0", "trainer.accelerator=cpu", "hydra.run.dir=whole").metrics
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["steps"] == whole["steps"]
+    for stage in ("fit", "test"):
+        assert metrics[stage] == pytest.approx(whole[stage], rel=1e-4)
+
+
 def test_a_run_that_was_moved_goes_on(
     cli: Callable[..., Result], interrupted: Callable[..., Path], tmp_path: Path
 ) -> None:

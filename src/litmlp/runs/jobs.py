@@ -3,7 +3,9 @@
 import logging
 import os
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -52,6 +54,8 @@ def run(main: Callable[[], Any], conf: str) -> None:
         _report_sweep()
     except KeyboardInterrupt:  # before there was anything to save
         sys.exit(128 + signal.SIGINT)
+    except Interrupted as end:  # in a process that follows rank 0, which says it
+        sys.exit(128 + end.number)
     except Exception as error:
         if _full_trace and not isinstance(error, WorkerError):
             raise
@@ -184,10 +188,19 @@ def _say_how_to_go_on(directory: Path, end: Interrupted) -> int:
     else:
         options = [f"resume={directory}"]
     if (directory / "config.yaml").is_file():
-        log.info("ended by %s; to go on: %s", end, shlex.join(["python", sys.argv[0], *options]))
+        how = "back in SLURM's queue" if _requeue(end) else "to go on"
+        log.info("ended by %s; %s: %s", end, how, shlex.join(["python", sys.argv[0], *options]))
     else:
         _remove_unused(directory)
     return 128 + end.number
+
+
+def _requeue(end: Interrupted) -> bool:
+    """Put a SLURM job that was warned of its end back in the queue, where its command, given again, goes on."""
+    number, scontrol = os.environ.get("SLURM_JOB_ID"), shutil.which("scontrol")
+    if not (number and scontrol) or end.number != signal.SIGUSR1 or "resume=auto" not in sys.argv:
+        return False
+    return subprocess.run([scontrol, "requeue", number]).returncode == 0
 
 
 def _report_sweep() -> int:
