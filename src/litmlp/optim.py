@@ -224,9 +224,12 @@ class WarmUp(LRScheduler):
         self.__dict__.update(state)
 
 
-def one_cycle(optimizer: Optimizer, total_steps: int, **options: Any) -> LRScheduler:
+def one_cycle(optimizer: Optimizer, total_steps: int, pct_start: float = 0.3, **options: Any) -> LRScheduler:
     """torch's OneCycleLR, with each parameter group's own rate as its peak."""
-    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, **options)
+    if pct_start * total_steps == 1:  # the rise ends where it starts, and torch divides by its length
+        pct_start *= 1 + 1e-9
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, peaks, total_steps, pct_start=pct_start, **options)
 
 
 # Schedules that torch lacks: each a pure function of the step (or epoch, by the interval), as a factor on the rate.

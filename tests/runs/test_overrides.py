@@ -61,7 +61,7 @@ def test_accepts(override: str) -> None:
         ("optimizer.lr=abc", "optimizer.lr=abc: this takes a number (now 0.05), not a string"),
         ("optimizer.lr=true", "optimizer.lr=true: this takes a number (now 0.05), not true or false"),
         ("optimizer.lr=[1]", None),  # the constructor's to refuse: it could be one for each
-        ("trainer.max_epochs=[1]", "trainer.max_epochs=[1]: must be a whole number of at least -1"),
+        ("trainer.max_epochs=[1]", "trainer.max_epochs=[1]: this takes a number (now 20), not a list"),
         ("model.hidden=200", "model.hidden=200: this takes a list (now [200,200]), not a number; write model.hidden="),
         ("test=1", "test=1: this takes true or false (now true), not a number"),
         ("monitor={a:1}", "monitor={a:1}: this takes a string (now val_loss), not a mapping"),

@@ -94,6 +94,17 @@ RANGES = {
     "trainer.max_epochs=0": ["trainer.max_epochs=0", "at least 1"],
     "trainer.max_steps=0": ["trainer.max_steps=0", "at least 1"],
     "trainer.max_steps=-5": ["trainer.max_steps=-5", "at least -1"],
+    "trainer.max_time=5": ["trainer.max_time=5", "a string or a mapping"],
+    "trainer.profiler=1": ["trainer.profiler=1", "a string"],
+    "trainer.fast_dev_run=0.5": ["trainer.fast_dev_run=0.5", "whole number"],
+    "trainer.num_sanity_val_steps=[]": ["trainer.num_sanity_val_steps=[]"],
+    "trainer.limit_val_batches=-1": ["trainer.limit_val_batches=-1", "at least 0"],
+    "callbacks.early_stopping.min_delta=[0.5]": ["callbacks.early_stopping.min_delta=[0.5]", "a number"],
+    "callbacks.best_checkpoint.save_top_k=-0.5": ["callbacks.best_checkpoint.save_top_k=-0.5", "whole number"],
+    "scheduler=plateau scheduler.threshold=[]": ["scheduler.threshold=[]", "a number"],
+    "optimizer.weight_decay=1e+300": ["optimizer.weight_decay=1e+300", "too large"],
+    "data.eval_batch_size=1000000000000000000000": ["data.eval_batch_size=1000000000000000000000", "too large"],
+    "model.hidden=[1000000000000000]": ["model"],
     "trainer.max_time=abc": ["trainer.max_time=abc", "DD:HH:MM:SS"],
     "trainer.log_every_n_steps=0": ["trainer.log_every_n_steps=0", "at least 1"],
     "trainer.limit_train_batches=1.5": ["trainer.limit_train_batches=1.5", "[0.0, 1.0]"],
@@ -146,7 +157,9 @@ BEFORE_THE_FIRST_STEP = {
     "hydra.run.dir=keep/run": ["keep", "Not a directory"],
     "data.val_size=5": ["data.val_size=5", "10"],
     "scheduler=plateau_per_batch scheduler.monitor=val_loss": ["scheduler.monitor=val_loss"],
-    "trainer.limit_val_batches=0": ["monitor=val_loss"],
+    "trainer.limit_val_batches=0": ["monitor=val_loss", "trainer.limit_val_batches=0"],
+    "trainer.limit_val_batches=0.5": ["trainer.limit_val_batches=0.5", "none of the 1 batches"],
+    "task.metrics.acc.average=null": ["task.metrics.acc", "10 elements"],
 }
 TABLES = {**COMMAND_LINE, **CHOICES, **KEYS, **KINDS, **RANGES, **BEFORE_THE_FIRST_STEP}
 

@@ -23,7 +23,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "trainer.accumulate_grad_batches": (1, 2**31),
     "trainer.gradient_clip_val": (0.0, inf),
     "trainer.limit_train_batches": (1e-9, inf),
+    "trainer.limit_val_batches": (0.0, inf),
+    "trainer.limit_test_batches": (0.0, inf),
+    "trainer.num_sanity_val_steps": (-1, 2**31),
+    "trainer.num_nodes": (1, 2**31),
+    "trainer.fast_dev_run": (0, 2**31),
     "callbacks.early_stopping.patience": (0, 2**31),
+    "callbacks.best_checkpoint.save_top_k": (-1, 2**31),
     "task.loss.label_smoothing": (0.0, 1.0),
 }
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
@@ -32,8 +38,8 @@ LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
 def check_values(cfg: DictConfig) -> None:
     """Each part is there, and each value is one that `check_value` lets pass."""
     for part in PARTS:
-        if cfg.get(part) is None:
-            raise InputError(f"{part}: a run needs one, and this configuration has none")
+        if not OmegaConf.is_dict(cfg.get(part)):
+            raise InputError(f"{part}: a run needs one, and this configuration has {as_typed(cfg.get(part))}")
     for key in RANGES:
         check_value(key, OmegaConf.select(cfg, key))
     if not OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a running job resolves
@@ -54,8 +60,7 @@ def check_value(key: str, value: Any) -> None:
         return
     least, most = RANGES[key]
     is_whole = isinstance(least, int)
-    is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:
+    if not isinstance(value, int if is_whole else int | float) or not least <= value <= most:
         most_said = f" and at most {most:g}" if most < 2**31 else ""
         raise InputError(
             f"{key}={as_typed(value)}: must be a {'whole ' if is_whole else ''}number of at least {least:g}{most_said}"
@@ -67,22 +72,42 @@ def leads_outside(path: str) -> bool:
     return PurePath(path).is_absolute() or ".." in PurePath(path).parts or path.startswith("~") or "://" in path
 
 
-def check_loss(task: Any, data: Any) -> None:
-    """The loss takes the model's outputs with these targets: tried on two samples, and on zeros for the outputs."""
+def check_task(task: Any, data: Any) -> None:
+    """The loss and the metrics take such outputs and these targets: tried on some samples and random outputs."""
     import torch
 
     from litmlp.data.in_memory import InMemoryData
+    from litmlp.tasks.supervised import SupervisedTask
 
-    if not isinstance(data, InMemoryData) or data.train is None or not hasattr(task, "loss"):
-        return  # other data would have to be read for this
-    y = data.train.y[:2]
+    if not isinstance(data, InMemoryData) or data.train is None or not isinstance(task, SupervisedTask):
+        return  # others would have to be read, or run, for this
+    y = data.train.y[:100]
+    generator = torch.Generator().manual_seed(0)  # the run's own random numbers are left alone
+    outputs = torch.rand(len(y), data.num_outputs, generator=generator).requires_grad_()
+    part = f"task.loss: {type(task.loss).__name__}"
     try:
-        task.loss(torch.zeros(len(y), data.num_outputs, requires_grad=True), y).backward()
-    except (RuntimeError, ValueError, LookupError, TypeError) as error:
-        raise InputError(
-            f"task.loss: {type(task.loss).__name__} does not suit this data, whose targets are "
-            f"{'estimates' if y.is_floating_point() else 'classes'}: {str(error).splitlines()[0]}"
-        ) from error
+        loss = task.loss(outputs, y)
+        loss.backward()
+        part, scores = "task.metrics", task.val_scores.clone()
+        scores.update(preds=outputs, target=y, value=loss, weight=len(y))
+        for name, value in scores.compute().items():
+            part = f"task.metrics.{name.removeprefix('val_')}"
+            value.item()
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        targets = "estimates" if y.is_floating_point() else "classes"
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"{part} does not suit this data, whose targets are {targets}: {reason}") from error
+
+
+def check_lengths(cfg: DictConfig, data: Any) -> None:
+    """A fraction of the batches is at least one, where they can be counted."""
+    for stage in ("train", "val", "test"):
+        key, loader = f"limit_{stage}_batches", getattr(data, f"{stage}_dataloader")()
+        limit = cfg.trainer.get(key)
+        if isinstance(limit, float) and hasattr(loader, "__len__") and len(loader) and 0 < limit * len(loader) < 1:
+            raise InputError(
+                f"trainer.{key}={limit:g}: is none of the {len(loader)} batches; a count is a whole number"
+            )
 
 
 def check_devices(cfg: DictConfig, trainer: "Trainer", batch_size: int) -> None:
@@ -106,7 +131,10 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
             continue
         fix = f"it can be one of: {', '.join(known)}"
         if monitor.startswith("val_") and not has_validation:
-            fix = "there is no validation set; set data.val_size, or callbacks=no_validation monitor=train_loss"
+            why = "there is no validation set; set data.val_size"
+            if cfg.trainer.get("limit_val_batches") == 0:
+                why = "trainer.limit_val_batches=0 leaves out validation; set it"
+            fix = f"{why}, or callbacks=no_validation monitor=train_loss"
         raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
     every, scheduler = cfg.trainer.check_val_every_n_epoch or 1, cfg.scheduler
     if (

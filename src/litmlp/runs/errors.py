@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -81,13 +82,23 @@ def blamed_on(cfg: DictConfig, section: str) -> Iterator[None]:
     except Exception as error:
         cause = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
         expected = (
-            ValueError | TypeError | LookupError | ArithmeticError | OSError | ImportError | OmegaConfBaseException
+            ValueError
+            | TypeError
+            | LookupError
+            | ArithmeticError
+            | AttributeError
+            | RuntimeError  # torch's, of sizes that no machine has among others
+            | MemoryError
+            | OSError
+            | ImportError
+            | OmegaConfBaseException
+            | HydraException
         )
         if not isinstance(cause, expected) and not _is_misconfiguration(cause):
             raise
-        message = re.sub(r"\s*\n\s*", "\n", str(cause).strip()) or type(cause).__name__
-        if isinstance(cause, OmegaConfBaseException):
-            message = message.splitlines()[0]
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+        is_own = isinstance(cause, ValueError | OSError)  # torch's and OmegaConf's go on with where it happened
+        message = "\n".join(lines[: 2 if is_own else 1])[:400]
         raise InputError(f"{_culprit(cfg, section, message)}: {message}") from error
 
 

@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
 from litmlp.runs.errors import InputError, complain, sentence, typed
@@ -80,6 +81,8 @@ def job() -> Iterator[None]:
     except Interrupted as end:
         sys.exit(_say_how_to_go_on(directory, end))
     except Exception as error:
+        if isinstance(error, OmegaConfBaseException):  # a value that cannot be resolved
+            error = InputError(f"{error.full_key}: {str(error).splitlines()[0]}")
         if isinstance(error, InputError) and hydra.mode == RunMode.RUN:
             _remove_unused(directory)
             if not _full_trace:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from hydra import compose
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -17,15 +18,21 @@ from omegaconf.errors import OmegaConfBaseException
 from litmlp.runs.checks import check_value
 from litmlp.runs.errors import InputError, as_typed, nearest
 
-# Keys that take other kinds of value than the one that their YAML shows.
+# Keys that take other kinds of value than the one that their YAML shows; where that is null, all kinds that they take.
 OTHER_KINDS = {
-    "seed": "null",
-    "trainer.deterministic": "a string",
-    "trainer.fast_dev_run": "a number",
-    "trainer.devices": "a string",
-    "trainer.precision": "a number",
-    "data.normalize": "a string",
+    "seed": ("null",),
+    "trainer.deterministic": ("a string",),
+    "trainer.devices": ("a string", "a list"),
+    "trainer.fast_dev_run": ("a number",),
+    "trainer.max_time": ("a string", "a mapping"),
+    "trainer.precision": ("a number",),
+    "trainer.profiler": ("a string",),
+    "data.normalize": ("a string", "a list"),
 }
+GLOBAL = ("experiment", "sweep", "debug")  # groups whose files set the keys of others
+NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+ONE_FOR_ALL = ("trainer", "callbacks", "scheduler")  # where no number stands for a list of them
+LARGEST = 2**63  # beyond which torch and NumPy fail in the middle of a run
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,11 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
         from_config = parser.parse_overrides([f"{k}={v}" for k, v in sweeper_params.items() if k not in typed])
         _check_groups(loader, from_config)
         is_sweep = multirun or str(OmegaConf.select(first, "hydra.mode")) == "RunMode.MULTIRUN"
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except NOT_COMPOSED as error:
         raise InputError(_sentence(error)) from error
+    for group in GLOBAL:
+        if group in first:
+            raise InputError(f"{group}: its file must hold keys and values, after the line `# @package _global_`")
     several = next((override for override in parsed if override.is_sweep_override()), None)
     if several is not None and not is_sweep:
         key, values = several.get_key_element(), several.input_line.partition("=")[2] if several.input_line else ""
@@ -95,7 +105,7 @@ def compose_or_complain(config_name: str, overrides: list[str]) -> DictConfig:
     """Compose, inside `hydra.initialize_config_dir`; what Hydra objects to becomes an InputError."""
     try:
         return compose(config_name, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except NOT_COMPOSED as error:
         raise InputError(_sentence(error)) from error
 
 
@@ -162,23 +172,28 @@ def _check_value(cfg: DictConfig, setting: Setting) -> None:
         old = OmegaConf.to_container(old)
     if isinstance(setting.value, float) and not math.isfinite(setting.value):
         raise InputError(f"{setting}: not a finite number")
-    if not _same_kind(old, setting.value) and _kind(setting.value) != OTHER_KINDS.get(setting.key):
+    if isinstance(setting.value, int | float) and abs(setting.value) >= LARGEST:
+        raise InputError(f"{setting}: too large a number")
+    if not _takes(setting.key, old, setting.value):
         hint = f"; write {setting.key}=[{setting.text}]" if isinstance(old, list) else ""
-        raise InputError(f"{setting}: this takes {_kind(old)} (now {as_typed(old)}), not {_kind(setting.value)}{hint}")
+        kinds = " or ".join(OTHER_KINDS[setting.key]) if old is None else _kind(old)
+        raise InputError(f"{setting}: this takes {kinds} (now {as_typed(old)}), not {_kind(setting.value)}{hint}")
     if not (isinstance(setting.value, str) and "${" in setting.value):
         check_value(setting.key, setting.value)
 
 
-def _same_kind(old: Any, new: Any) -> bool:
+def _takes(key: str, old: Any, new: Any) -> bool:
     """Whether a value may take another's place: the same kind, or one that constructors commonly take beside it."""
-    if old is None:
+    if _kind(new) in OTHER_KINDS.get(key, ()):
         return True
+    if old is None:
+        return new is None or key not in OTHER_KINDS
     if new is None:  # what is a list or a name may be left out, a number or a switch not
         return isinstance(old, list | str)
     if isinstance(new, str) and new.startswith("${"):
         return True
     if _kind(old) == "a number" and isinstance(new, list):  # one for each in place of one for all
-        return all(_kind(element) == "a number" for element in new)
+        return not key.startswith(ONE_FOR_ALL) and all(_kind(element) == "a number" for element in new)
     if isinstance(old, list) and _kind(new) == "a number":  # the reverse, but not for a list of sizes
         return any(isinstance(element, float) for element in old)
     return _kind(old) == _kind(new)
@@ -196,5 +211,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice}: there is no such choice{nearest(choice, error.options)}"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a configuration file is not UTF-8: {error}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "\n".join(line for line in lines if not line.startswith(("See https", "full_key", "object_type")))[:400]

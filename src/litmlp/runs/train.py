@@ -18,7 +18,7 @@ from litmlp.callbacks.pruning import JOURNAL, Pruning
 from litmlp.durable import DurableCheckpoints
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume
-from litmlp.runs.checks import check_devices, check_loss, check_monitors, check_values
+from litmlp.runs.checks import check_devices, check_lengths, check_monitors, check_task, check_values
 from litmlp.runs.errors import blamed_on
 from litmlp.runs.weights import start_from
 from litmlp.signals import heeded
@@ -69,7 +69,8 @@ def train(cfg: DictConfig) -> float | None:
     has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
     logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
     check_monitors(cfg, logged, has_validation)
-    check_loss(task, data)
+    check_lengths(cfg, data)
+    check_task(task, data)
 
     if cfg.get("init_from") and before is None:
         start_from(task.model, Path(cfg.init_from))
@@ -99,7 +100,7 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     check_values(cfg)
     seed_everything(cfg.seed, verbose=False)
     data = make(cfg, "data")
-    with open_dict(cfg.model):  # sizes follow the data, and are recorded
+    with blamed_on(cfg, "data"), open_dict(cfg.model):  # sizes follow the data, and are recorded
         cfg.model.sample_shape, cfg.model.num_outputs = list(data.sample_shape), data.num_outputs
     model = make(cfg, "model")
     optimizer, scheduler = make(cfg, "optimizer"), make(cfg, "scheduler")
