@@ -11,13 +11,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from litmlp.runs.jobs import NoteSweep
 
@@ -127,6 +130,36 @@ def as_if_in_a_fresh_process(argv: list[str]) -> Iterator[None]:
             torch.autograd.set_detect_anomaly(False)
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory on the irises, as training leaves it, by the shortest way."""
+    from litmlp.runs.train import make
+
+    fixed = ("name=iris", "+model.sample_shape=[4]", "+model.num_outputs=3", "trainer.max_epochs=1")
+    with initialize_config_dir(str(SCRIPT.parents[1] / "conf"), version_base="1.3"):
+        cfg = compose("train", ["data=iris", "callbacks=no_validation", "monitor=train_loss", *fixed])
+    run_dir = tmp_path_factory.mktemp("made")
+    (run_dir / "checkpoints").mkdir()
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    data, model = make(cfg, "data"), make(cfg, "model")
+    data.setup()
+    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    checkpoint = {"state_dict": weights, "Iris": data.state_dict(), "epoch": 1, "global_step": 1}
+    (run_dir / "checkpoints" / "last.ckpt").write_bytes(archive(checkpoint))
+    return run_dir
+
+
+def archive(content: object) -> bytes:
+    """A checkpoint file."""
+    import torch
+
+    from litmlp.durable import seal
+
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    return seal(buffer.getvalue())
 
 
 @pytest.fixture

@@ -11,33 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import archive
 
 from litmlp.durable import seal
-from litmlp.runs import train
 from litmlp.runs.errors import InputError
 from litmlp.runs.trust import check_objects, read_config
 
 MARK = "was_here"  # a file that hostile content would make
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A run directory as training leaves it, by the shortest way."""
-    from conftest import SCRIPT
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(str(SCRIPT.parents[1] / "conf"), version_base="1.3"):
-        cfg = compose(
-            "train",
-            [
-                *("data=iris", "name=iris", "+model.sample_shape=[4]", "+model.num_outputs=3"),
-                *("callbacks=no_validation", "monitor=train_loss", "trainer.max_epochs=1"),
-            ],
-        )
-    run_dir = tmp_path_factory.mktemp("made")
-    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    return run_dir
 
 
 @pytest.fixture
@@ -108,18 +88,21 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize(
-    "place",
-    ["model._target_", "task.loss._target_", "data.augment", "model.hidden", "task.metrics.acc.more", "model._args_"],
+PLACES = (
+    *("model._target_", "model._args_", "model.hidden"),
+    *("task.loss._target_", "task.metrics.acc.more", "data.augment"),
 )
+
+
 @pytest.mark.parametrize("target", HOSTILE.values(), ids=HOSTILE)
-def test_what_may_not_be_built_is_refused_wherever_it_stands(stranger, target, place):
+def test_what_may_not_be_built_is_refused_wherever_it_stands(stranger, target):
     value = {"_target_": target, "_args_": ["true"], "_partial_": True, "_recursive_": False}
     forms = {"_target_": target, "hidden": [value], "more": {"a": [{"b": value}]}, "_args_": [[value]]}
-    run_dir = stranger(place, forms.get(place.rpartition(".")[2], value))
-    for to_train in (False, True):
-        with pytest.raises(InputError, match=r"not a class that a recorded run may be built of|no interpolations"):
-            judge(run_dir, to_train)
+    for place in PLACES:
+        run_dir = stranger(place, forms.get(place.rpartition(".")[2], value))
+        for to_train in (False, True):
+            with pytest.raises(InputError, match=r"not a class that a recorded run may be built of|no interpolations"):
+                judge(run_dir, to_train)
 
 
 WRITING = [
@@ -137,14 +120,12 @@ WRITING = [
 
 
 @pytest.mark.parametrize("target", WRITING)
-@pytest.mark.parametrize(
-    "key", ["optimizer", "scheduler.factory", "callbacks.x", "logger.x", "trainer.plugins", "other"]
-)
-def test_training_from_a_run_judges_all_of_it(stranger, key, target):
-    run_dir = stranger(key, {"_target_": target, "x": "true"})
-    judge(run_dir)  # none of it is built where a run is only reopened
-    with pytest.raises(InputError):
-        judge(run_dir, to_train=True)
+def test_training_from_a_run_judges_all_of_it(stranger, target):
+    for key in ("optimizer", "scheduler.factory", "callbacks.x", "logger.x", "trainer.plugins", "x"):
+        run_dir = stranger(key, {"_target_": target, "x": "true"})
+        judge(run_dir)  # none of it is built where a run is only reopened
+        with pytest.raises(InputError):
+            judge(run_dir, to_train=True)
 
 
 def test_a_name_is_judged_before_anything_is_imported(stranger, tmp_path, monkeypatch):
@@ -249,12 +230,6 @@ class Hostile:
         return (Path.touch, (Path(MARK),))
 
 
-def archive(content: object) -> bytes:
-    buffer = BytesIO()
-    torch.save(content, buffer)
-    return seal(buffer.getvalue())
-
-
 def other_zip(**files: bytes) -> bytes:
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -292,15 +267,18 @@ CHECKPOINTS = {  # of which none is one
 
 
 @pytest.fixture
-def run_with(made, tmp_path):
-    """A copy of the run directory with this as its last checkpoint."""
+def whole(made, tmp_path):
+    """A copy that can be reopened."""
+    return Path(shutil.copytree(made, tmp_path / "stranger"))
+
+
+@pytest.fixture
+def run_with(whole):
+    """The same with this as its last checkpoint."""
 
     def make(content: bytes) -> Path:
-        run_dir = tmp_path / "stranger"
-        shutil.copytree(made, run_dir)
-        (run_dir / "checkpoints").mkdir()
-        (run_dir / "checkpoints" / "last.ckpt").write_bytes(content)
-        return run_dir
+        (whole / "checkpoints" / "last.ckpt").write_bytes(content)
+        return whole
 
     return make
 
@@ -329,16 +307,6 @@ def test_nothing_of_a_hostile_pickle_runs(cli, run_with, tmp_path, script):
     assert result.status == (0 if script == "resume" else 2)
     assert "last.ckpt" in result.out + result.err
     assert not (tmp_path / MARK).exists()
-
-
-@pytest.fixture
-def whole(made, run_with):
-    """A run directory that can be reopened."""
-    cfg = read_config(made)
-    data, model = train.make(cfg, "data"), train.make(cfg, "model")
-    data.setup()
-    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    return run_with(archive({"state_dict": weights, "Iris": data.state_dict(), "epoch": 1, "global_step": 1}))
 
 
 def test_what_else_lies_in_the_directory_is_not_read(cli, whole, tmp_path):

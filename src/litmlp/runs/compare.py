@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from litmlp.runs.errors import as_typed
+from litmlp.runs.errors import InputError, as_typed
 
 REPEATS = {"seed": "seeds", "data.fold": "folds"}  # settings that repeat a run rather than make it another one
 ERROR_FILE = "error.txt"  # in the directory of a job that failed: one sentence, then the traceback
@@ -103,16 +103,55 @@ def compare(paths: Iterable[Path]) -> list[Row]:
     return sorted((_row(group, columns) for group in groups.values()), key=_rank)
 
 
+def read_metrics(run_dir: Path) -> dict[str, Any]:
+    """`metrics.json`; empty where the run did not finish.
+
+    Raises:
+        InputError: it is something else.
+    """
+    path = run_dir / "metrics.json"
+    if not path.is_file():
+        return {}
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        is_named = all(isinstance(metrics[key], str) for key in ("name", "monitor", "mode"))
+        parts = [metrics.get(key) or {} for key in ("settings", "fit", "test", "git", "versions")]
+        numbers = [metrics.get(key) or 0.0 for key in ("best", "best_epoch", "seconds")]
+        are_numbers = all(isinstance(number, int | float) for number in numbers)
+        if is_named and are_numbers and all(isinstance(part, dict) for part in parts):
+            return metrics
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    raise InputError(f"{path}: not the metrics of a run")
+
+
+def read_overrides(run_dir: Path) -> list[str]:
+    """`overrides.yaml`; empty where there is none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    path = run_dir / "overrides.yaml"
+    if not path.is_file():
+        return []
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        overrides = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        if isinstance(overrides, list) and all(isinstance(override, str) for override in overrides):
+            return overrides
+    except (yaml.YAMLError, ValueError, RecursionError):
+        pass
+    raise InputError(f"{path}: not what was typed for a run")
+
+
 def _load(path: Path) -> _Run:
-    metrics, error, file = path / "metrics.json", path / ERROR_FILE, path / "overrides.yaml"
-    loaded = json.loads(metrics.read_text()) if metrics.is_file() else {}
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    overrides = yaml.load(file.read_text(), Loader=loader) if file.is_file() else []
+    loaded, overrides, error = read_metrics(path), read_overrides(path), path / ERROR_FILE
     note = "unfinished"
     if loaded:
-        note = loaded["stopped"] if str(loaded.get("stopped")).startswith("pruned") else ""
+        stopped = str(loaded.get("stopped"))
+        note = stopped if stopped.startswith("pruned") else ""
     elif error.is_file():
-        note = "failed: " + error.read_text().partition("\n")[0]
+        note = "failed: " + error.read_text(errors="replace").partition("\n")[0]
     typed = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
     typed.pop("resume", None)
     return _Run(path, typed, loaded, note)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from litmlp.durable import write
+from litmlp.runs.compare import read_metrics
 from litmlp.runs.errors import InputError
 from litmlp.runs.reopen import Reopened
-from litmlp.runs.weights import read_metrics
 
 TOLERANCE = 1e-4  # of outputs, relative to the largest
 

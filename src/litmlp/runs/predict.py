@@ -58,14 +58,14 @@ def read_samples(path: Path, shape: Sequence[int], max_value: float) -> Tensor:
             raise InputError(f"{path}: must be .csv, .npy, .npz, or an image ({', '.join(IMAGES)})")
     if array.dtype.kind not in "buif":
         raise InputError(f"{path}: must hold numbers, it holds {array.dtype}")
+    if array.ndim and not len(array):
+        raise InputError(f"{path}: holds no samples")
     if (
         not array.ndim
         or prod(array.shape[1:]) != prod(shape)
         or (array.ndim > 2 and _no_ones(array.shape[1:]) != _no_ones(shape))
     ):
         raise InputError(f"{path}: must hold samples of {tuple(shape)}, flat or not; the array is {array.shape}")
-    if not len(array):
-        raise InputError(f"{path}: holds no samples")
     x = torch.from_numpy(array.astype(np.float32)).view(-1, *shape)
     is_finite = x.flatten(1).isfinite().all(1)
     if not is_finite.all():

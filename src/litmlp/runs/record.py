@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from litmlp.callbacks.pruning import Pruning
 from litmlp.durable import write
+from litmlp.runs.compare import read_overrides
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,9 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
 @rank_zero_only
 def restart(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Record the values with which the directory's run goes on. It is no longer finished."""
+    before = read_overrides(run_dir)
     for name in ("metrics.json", "error.txt"):
         (run_dir / name).unlink(missing_ok=True)
-    file = run_dir / "overrides.yaml"
-    before: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else []
     _write_overrides(run_dir, [*before, *overrides])
     write(run_dir / "config.yaml", _as_yaml(cfg))
 

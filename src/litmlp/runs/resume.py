@@ -1,7 +1,6 @@
 """Going on with a run that was stopped or killed, in its own directory, to the bits of one that was not."""
 
 import csv
-import json
 import logging
 from collections.abc import Sequence
 from io import StringIO
@@ -10,12 +9,14 @@ from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from litmlp.callbacks.checkpoints import LAST, PREVIOUS
 from litmlp.durable import DamagedCheckpointError, read_checkpoint, write
 from litmlp.runs import record
+from litmlp.runs.compare import read_metrics
 from litmlp.runs.errors import InputError, as_typed, leaves_of
+from litmlp.runs.trust import read_config
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +34,12 @@ MAY_CHANGE = (  # keys, or sections, that leave what the run computes as it is
 
 def recorded(run_dir: Path) -> DictConfig | None:
     """The configuration of the run that this directory holds, if it holds one."""
-    path = run_dir / "config.yaml"
-    return OmegaConf.load(path) if path.is_file() else None  # type: ignore[return-value]  # a mapping
+    return read_config(run_dir) if (run_dir / "config.yaml").is_file() else None
 
 
 def finished(run_dir: Path, changed: dict[str, str]) -> dict[str, Any] | None:
     """The metrics of a run that has come to its end, unless that has been moved."""
-    path = run_dir / "metrics.json"
-    return json.loads(path.read_text()) if path.is_file() and not set(changed) & set(LENGTH) else None
+    return None if set(changed) & set(LENGTH) else read_metrics(run_dir) or None
 
 
 def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The weights that a run directory holds, and a new model that starts from them."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from litmlp.callbacks.checkpoints import LAST
 from litmlp.durable import DamagedCheckpointError, read_checkpoint
+from litmlp.runs.compare import read_metrics
 from litmlp.runs.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -67,23 +67,6 @@ def read(path: Path) -> dict[str, Any]:
     except (ValueError, LookupError, EOFError, TypeError, AttributeError, MemoryError):  # made to look like one
         pass
     raise InputError(f"{path}: not a run's checkpoint")
-
-
-def read_metrics(run_dir: Path) -> dict[str, Any]:
-    """`metrics.json`; empty where the run did not finish.
-
-    Raises:
-        InputError: it is something else.
-    """
-    path = run_dir / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        parts = [metrics.get(part) or {} for part in ("fit", "test", "git", "versions")]
-        if all(isinstance(part, dict) for part in parts):
-            return metrics
-    except (ValueError, AttributeError, RecursionError):
-        pass
-    raise InputError(f"{path}: not the metrics of a run")
 
 
 def _shapes(state: Mapping[str, Tensor]) -> str:

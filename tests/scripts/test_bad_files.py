@@ -1,0 +1,423 @@
+"""Files that are not what they should be cost a sentence that names them, and leave nothing behind."""
+
+import gzip
+import os
+import pickle
+import random
+import shutil
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Result, write_idx
+from PIL import Image
+
+from litmlp.data.mnist import read_idx
+from litmlp.durable import DIGEST, END_OF_ZIP, seal
+from litmlp.runs import weights
+from litmlp.runs.errors import InputError
+from litmlp.runs.predict import read_samples
+from litmlp.runs.trust import check_objects, read_config
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def image(size: tuple[int, int] = (8, 8), kind: str = "PNG", mode: str = "L") -> bytes:
+    buffer = BytesIO()
+    Image.new(mode, size).save(buffer, kind)
+    return buffer.getvalue()
+
+
+IRISES = np.ones((3, 4), np.float32)
+PROMISE = npy(np.ones((1000, 4))).replace(b"(1000, 4)", b"(9**9, 4)")
+HUGE = npy(np.ones((10**7, 1), np.uint8))[:128].replace(b"(10000000, 1)", b"(99999999, 4)")
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(mine) (w) file\n%%EOF\n"
+
+# What predict.py is given -> content, and what the sentence says besides the file's name. 4 features are right.
+SAMPLES: dict[str, tuple[bytes, str]] = {
+    "empty.csv": (b"", "no samples"),
+    "header alone.csv": (b"a,b,c,d\n", "no samples"),
+    "blank lines.csv": (b"\n\n\n", "no samples"),
+    "ragged.csv": (b"1,2,3,4\n1,2,3\n", "3 to 4 values"),
+    "three columns.csv": (b"1,2,3\n", "(4,)"),
+    "words.csv": (b"1,2,3,4\n1,2,three,4\n", "three"),
+    "two headers.csv": (b"a,b,c,d\na,b,c,d\n1,2,3,4\n", "'a'"),
+    "semicolons.csv": (b"1;2;3;4\n1;2;3;4\n", "1;2;3;4"),
+    "missing value.csv": (b"1,2,3,4\n1,,3,4\n", "cannot be read"),
+    "nan.csv": (b"1,2,3,4\n1,nan,3,4\n", "sample 1"),
+    "overflow.csv": (b"1,2,3,1e400\n", "sample 0"),
+    "zero byte.csv": (b"1,2,3,4\n1,2,\0,4\n", "cannot be read"),
+    "utf-16.csv": ("1,2,3,4\n".encode("utf-16"), "cannot be read"),
+    "latin-1.csv": ("größe,b,c,d\n1,2,3,4\n".encode("latin-1"), "cannot be read"),
+    "open quote.csv": (b'1,2,3,"4\n', "cannot be read"),
+    "long field.csv": (b"1,2,3," + b"4" * 200_000 + b"\n", "cannot be read"),
+    "binary.csv": (bytes(range(256)), "cannot be read"),
+    "an image.csv": (image(), "cannot be read"),
+    "empty.npy": (b"", "cannot be read"),
+    "truncated.npy": (npy(IRISES)[:-1], "cannot be read"),
+    "magic alone.npy": (npy(IRISES)[:8], "cannot be read"),
+    "text.npy": (b"1,2,3,4\n", "cannot be read"),
+    "another version.npy": (npy(IRISES).replace(b"\x01\x00v", b"\x09\x00v"), "cannot be read"),
+    "code for a shape.npy": (PROMISE, "cannot be read"),
+    "a promise.npy": (HUGE, "cannot be read"),
+    "a pickle.npy": (pickle.dumps([1, 2, 3, 4]), "cannot be read"),
+    "objects.npy": (npy(np.array([[1, None]], object), allow_pickle=True), "cannot be read"),
+    "text array.npy": (npy(np.array([["a", "b", "c", "d"]])), "must hold numbers"),
+    "complex.npy": (npy(IRISES.astype(complex)), "must hold numbers"),
+    "dates.npy": (npy(np.zeros((1, 4), "M8[s]")), "must hold numbers"),
+    "records.npy": (npy(np.zeros(1, [("a", "f4"), ("b", "f4")])), "must hold numbers"),
+    "a number.npy": (npy(np.float32(1)), "(4,)"),
+    "one axis.npy": (npy(np.ones(4)), "(4,)"),
+    "five columns.npy": (npy(np.ones((3, 5))), "(3, 5)"),
+    "transposed.npy": (npy(np.ones((3, 2, 2))), "(3, 2, 2)"),
+    "no samples.npy": (npy(np.ones((0, 4))), "no samples"),
+    "infinite.npy": (npy(np.full((2, 4), np.inf)), "sample 0"),
+    "beyond float32.npy": (npy(np.full((2, 4), 1e300)), "sample 0"),
+    "an npz.npy": (npz(x=IRISES), "must hold"),
+    "empty.npz": (b"", "cannot be read"),
+    "no array.npz": (npz(), "one array"),
+    "two arrays.npz": (npz(x=IRISES, y=IRISES), "one array"),
+    "truncated.npz": (npz(x=IRISES)[:-30], "cannot be read"),
+    "altered.npz": (npz(x=IRISES).replace(b"\0\0\x80?", b"\0\0\x80@"), "cannot be read"),
+    "an npy.npz": (npy(IRISES), "cannot be read"),
+    "an image.png": (image(), "no images"),
+    "no suffix": (b"1,2,3,4\n", "must be .csv"),
+    "another.txt": (b"1,2,3,4\n", "must be .csv"),
+    "a checkpoint.pt": (b"PK\3\4", "must be .csv"),
+}
+IMAGES: dict[str, tuple[bytes, str]] = {  # 8 x 8 is right
+    "wide.png": (image((9, 8)), "9 by 8"),
+    "large.png": (image((5000, 5000)), "5000 by 5000"),
+    "truncated.png": (image((8, 8))[:40], "cannot be read"),
+    "empty.png": (b"", "cannot be read"),
+    "text.jpg": (b"hello", "cannot be read"),
+    "a program.png": (EPS, "cannot be read"),
+    "a bomb.png": (image()[:16] + struct.pack(">II", 2**31 - 1, 2**31 - 1) + image()[24:], "cannot be read"),
+    "truncated.jpg": (image(kind="JPEG")[:-60], "cannot be read"),
+    "a vector.png": (b"<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", [*SAMPLES, *IMAGES])
+def test_samples_that_are_none(tmp_path: Path, name: str) -> None:
+    content, expected = SAMPLES.get(name) or IMAGES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_samples(tmp_path / name, (4,) if name in SAMPLES else (1, 8, 8), 16.0)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"{tmp_path / name}: ")
+    assert expected in message
+    assert len(message) < 400
+
+
+def broken(name: str, content: bytes | None) -> Callable[[Path], None]:
+    """Replaces a file of the run directory, or removes it."""
+
+    def change(run_dir: Path) -> None:
+        if content is None:
+            (run_dir / name).unlink()
+        else:
+            (run_dir / name).write_bytes(content)
+
+    return change
+
+
+def without_checkpoints(run_dir: Path) -> None:
+    shutil.rmtree(run_dir / "checkpoints")
+
+
+def with_a_folder_for_a_checkpoint(run_dir: Path) -> None:
+    broken("checkpoints/last.ckpt", None)(run_dir)
+    (run_dir / "checkpoints" / "last.ckpt").mkdir()
+
+
+def with_a_link_to_nothing(run_dir: Path) -> None:
+    broken("config.yaml", None)(run_dir)
+    (run_dir / "config.yaml").symlink_to("nowhere")
+
+
+def with_a_larger_file_than_memory(run_dir: Path) -> None:
+    with (run_dir / "checkpoints" / "last.ckpt").open("wb") as file:
+        file.truncate(2**42)
+
+
+def nothing(run_dir: Path) -> None:
+    pass
+
+
+CSV = ("--input", "x.csv", "--output", "y.csv")
+# script and its arguments, what is done to the run directory before, and what the sentence says.
+COMMANDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None], str]] = {
+    "evaluate nothing": ("evaluate", (), nothing, "run_dir"),
+    "evaluate a missing directory": ("evaluate", ("nowhere",), nothing, "nowhere: no run directory"),
+    "evaluate a file": ("evaluate", ("x.csv",), nothing, "x.csv: no run directory"),
+    "evaluate an empty directory": ("evaluate", ("RUN/checkpoints",), nothing, "no config.yaml"),
+    "evaluate without config": ("evaluate", ("RUN",), broken("config.yaml", None), "no config.yaml"),
+    "evaluate with a dangling config": ("evaluate", ("RUN",), with_a_link_to_nothing, "no config.yaml"),
+    "evaluate with a truncated config": ("evaluate", ("RUN",), broken("config.yaml", b"data:\n  _tar"), "config.yaml"),
+    "evaluate without checkpoints": ("evaluate", ("RUN",), without_checkpoints, "no checkpoints"),
+    "evaluate without last.ckpt": ("evaluate", ("RUN",), broken("checkpoints/last.ckpt", None), "no such checkpoint"),
+    "evaluate a folder": ("evaluate", ("RUN",), with_a_folder_for_a_checkpoint, "no such checkpoint"),
+    "evaluate an empty checkpoint": ("evaluate", ("RUN",), broken("checkpoints/last.ckpt", b""), "last.ckpt"),
+    "evaluate a huge checkpoint": ("evaluate", ("RUN",), with_a_larger_file_than_memory, "last.ckpt"),
+    "evaluate with broken metrics": ("evaluate", ("RUN",), broken("metrics.json", b"{"), "metrics.json"),
+    "evaluate with a list of metrics": ("evaluate", ("RUN",), broken("metrics.json", b"[1]"), "metrics.json"),
+    "evaluate with deep metrics": ("evaluate", ("RUN",), broken("metrics.json", b"[" * 10**5), "metrics.json"),
+    "evaluate another checkpoint": ("evaluate", ("RUN", "--checkpoint", "first"), nothing, "first"),
+    "evaluate with another key": ("evaluate", ("RUN", "model.hidden=[3]"), nothing, "only values of data"),
+    "evaluate with an unknown key": ("evaluate", ("RUN", "data.rot=x"), nothing, "data.rot"),
+    "evaluate with a bad value": ("evaluate", ("RUN", "data.batch_size=0"), nothing, "batch_size=0"),
+    "evaluate on other data": ("evaluate", ("RUN", "data._target_=litmlp.data.digits.Digits"), nothing, "last.ckpt"),
+    "evaluate on what is no data": ("evaluate", ("RUN", "data._target_=os.system"), nothing, "os.system"),
+    "evaluate with an unknown flag": ("evaluate", ("RUN", "--foo"), nothing, "--foo"),
+    "predict without input": ("predict", ("RUN", "--output", "y.csv"), nothing, "--input"),
+    "predict without output": ("predict", ("RUN", "--input", "x.csv"), nothing, "--output"),
+    "predict a missing file": ("predict", ("RUN", "--input", "no.csv", "--output", "y.csv"), nothing, "no.csv"),
+    "predict a directory": ("predict", ("RUN", "--input", "RUN", "--output", "y.csv"), nothing, "no such file"),
+    "predict one bad file of two": ("predict", ("RUN", "--input", "x.csv", "bad.csv", *CSV[2:]), nothing, "bad.csv"),
+    "predict into another format": (
+        "predict",
+        ("RUN", "--input", "x.csv", "--output", "y.txt"),
+        nothing,
+        ".csv or .npz",
+    ),
+    "predict into no folder": ("predict", ("RUN", *CSV[:3], "no/y.csv"), nothing, "no/y.csv"),
+    "predict into a file": ("predict", ("RUN", *CSV[:3], "x.csv/y.csv"), nothing, "x.csv/y.csv"),
+    "predict over the input": (
+        "predict",
+        ("RUN", "--input", "x.csv", "--output", "x.csv"),
+        nothing,
+        "replace the input",
+    ),
+    "predict without weights": ("predict", ("RUN", *CSV), without_checkpoints, "no checkpoints"),
+    "export without format": ("export", ("RUN",), nothing, "--format"),
+    "export another format": ("export", ("RUN", "--format", "keras"), nothing, "keras"),
+    "export under another name": ("export", ("RUN", "--format", "onnx", "--output", "m.pt"), nothing, ".onnx"),
+    "export under a file": ("export", ("RUN", "--format", "torchscript", "--output", "x.csv/m.pt"), nothing, "x.csv"),
+    "export with broken metrics": (
+        *("export", ("RUN", "--format", "torchscript")),
+        *(broken("metrics.json", b'{"fit": 3}'), "metrics.json"),
+    ),
+    "compare a missing directory": ("compare", ("nowhere",), nothing, "nowhere"),
+    "compare a file": ("compare", ("x.csv",), nothing, "x.csv"),
+    "compare no runs": ("compare", ("RUN/checkpoints",), nothing, "no runs"),
+    "compare by another metric": ("compare", ("RUN", "--metric", "foo"), nothing, "foo"),
+    "compare with broken metrics": ("compare", ("RUN",), broken("metrics.json", b"\xff"), "metrics.json"),
+    "compare with odd metrics": ("compare", ("RUN",), broken("metrics.json", b'{"name": 3}'), "metrics.json"),
+    "compare with broken overrides": ("compare", ("RUN",), broken("overrides.yaml", b"a: ["), "overrides.yaml"),
+    "compare with odd overrides": ("compare", ("RUN",), broken("overrides.yaml", b"a: 1"), "overrides.yaml"),
+    "resume with broken overrides": ("train", ("resume=RUN",), broken("overrides.yaml", b"- [1]"), "overrides.yaml"),
+    "resume with broken metrics": ("train", ("resume=RUN",), broken("metrics.json", b"{}}"), "metrics.json"),
+    "resume without config": ("train", ("resume=RUN",), broken("config.yaml", None), "no config.yaml"),
+    "resume a truncated config": ("train", ("resume=RUN",), broken("config.yaml", b"data: {}"), "config.yaml"),
+    "resume with other values": ("train", ("resume=RUN", "optimizer.lr=1"), nothing, "optimizer.lr"),
+    "start from an odd config": ("train", ("from=RUN",), broken("config.yaml", b"\0"), "config.yaml"),
+    "start from a choice": ("train", ("from=RUN", "optimizer=adam"), nothing, "not choices"),
+    "start from weights that are none": (
+        *("train", ("init_from=RUN", "data=iris", "callbacks=no_validation", "monitor=train_loss")),
+        *(broken("checkpoints/last.ckpt", b"PK"), "last.ckpt"),
+    ),
+    "start from weights that do not fit": (
+        "train",
+        ("init_from=RUN", "model.hidden=[]"),
+        nothing,
+        "no weight there fits",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_on_a_run_directory(cli: Callable[..., Result], made: Path, tmp_path: Path, name: str) -> None:
+    script, args, change, expected = COMMANDS[name]
+    run_dir = Path(shutil.copytree(made, tmp_path / "run"))
+    change(run_dir)
+    (tmp_path / "x.csv").write_text("1,2,3,4\n")
+    (tmp_path / "bad.csv").write_text("1,2,3\n")
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    result = cli(*(arg.replace("RUN", str(run_dir)) for arg in args), script=script)
+    assert result.status == 2, result.out + result.err
+    assert 1 <= len(result.err.splitlines()) <= 3, result.err
+    assert "Traceback" not in result.err
+    assert expected in result.err
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+# Configuration files of the user's own, read with --config-dir.
+CONFIG_FILES = {
+    "experiment/bad.yaml": (b"optimizer: {lr: [}", "experiment/bad"),
+    "experiment/tab.yaml": (b"optimizer:\n\tlr: 1", "experiment/tab"),
+    "experiment/binary.yaml": (bytes(range(128, 256)), "not UTF-8"),
+    "experiment/list.yaml": (b"- 1\n", "experiment"),
+    "experiment/text.yaml": (b"hello", "@package _global_"),
+    "experiment/choice.yaml": (b"# @package _global_\ndefaults:\n  - override /optimizer: sgdm\n", "sgdm"),
+    "experiment/group.yaml": (b"# @package _global_\ndefaults:\n  - override /optimiser: sgd\n", "optimiser"),
+    "experiment/value.yaml": (b"# @package _global_\noptimizer: {lr: -1}\n", "optimizer.lr=-1"),
+    "experiment/kind.yaml": (b"# @package _global_\noptimizer: {lr: high}\n", "optimizer"),
+    "experiment/key.yaml": (b"# @package _global_\noptimizer: {foo: 1}\n", "foo"),
+    "experiment/section.yaml": (b"# @package _global_\noptimizer: 3\n", "optimizer"),
+    "experiment/reference.yaml": (b"# @package _global_\noptimizer: {lr: '${foo}'}\n", "foo"),
+    "experiment/loop.yaml": (b"# @package _global_\nseed: '${seed}'\n", "seed"),
+    "experiment/time.yaml": (b"# @package _global_\ntrainer: {max_time: 5}\n", "trainer"),
+    "model/name.yaml": (b"_target_: litmlp.models.mlp.MPL\n", "litmlp.models.mlp.MPL"),
+    "model/module.yaml": (b"_target_: litmlp.models.nothing.Net\n", "litmlp.models.nothing"),
+    "model/none.yaml": (b"hidden: [3]\n", "model"),
+    "model/number.yaml": (b"_target_: 3\n", "model"),
+    "model/function.yaml": (b"_target_: math.sqrt\n", "model"),
+    "model/other.yaml": (b"_target_: torch.optim.SGD\nlr: 1\n", "model"),
+    "data/other.yaml": (b"_target_: torch.nn.ReLU\n", "data"),
+    "task/other.yaml": (b"_target_: torch.nn.ReLU\n", "task"),
+    "optimizer/module.yaml": (b"_target_: torch.nn.ReLU\n", "optimizer"),
+    "scheduler/module.yaml": (b"_target_: torch.nn.ReLU\n", "scheduler"),
+    "callbacks/module.yaml": (b"mine: {_target_: torch.nn.ReLU}\n", "ReLU"),
+    "logger/module.yaml": (b"mine: {_target_: torch.nn.ReLU}\n", "logger.mine"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIG_FILES)
+def test_a_configuration_file(cli: Callable[..., Result], tmp_path: Path, name: str) -> None:
+    content, expected = CONFIG_FILES[name]
+    file = tmp_path / "conf" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    result = cli(f"hydra.searchpath=['file://{tmp_path / 'conf'}']", f"{file.parent.name}={file.stem}")
+    assert result.status == 2, result.out + result.err
+    assert 1 <= len(result.err.splitlines()) <= 3, result.err
+    assert "Traceback" not in result.err
+    assert expected in result.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+ENVIRONMENT = {
+    "LITMLP_DATA=nowhere": ("data=mnist", "nowhere"),
+    "LITMLP_DATA=file": ("data=mnist", "file"),
+    "LITMLP_DATA=": ("data=mnist", "root"),
+    "LITMLP_DATA=~nobody/data": ("data=mnist", "data.root=~nobody/data"),
+    f"LITMLP_DATA={300 * 'x'}": ("data=mnist", "xxx"),
+}
+
+
+@pytest.mark.parametrize("variables", ENVIRONMENT)
+def test_the_environment(
+    cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: str
+) -> None:
+    from torchvision import datasets
+
+    args, expected = ENVIRONMENT[variables]
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [])  # so that nothing is asked of the network
+    for variable in variables.split():
+        monkeypatch.setenv(*variable.split("="))
+    result = cli(*args.split())
+    assert result.status == 2, result.out + result.err
+    assert 1 <= len(result.err.splitlines()) <= 3, result.err
+    assert expected in result.err
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoints/last.ckpt", "metrics.json", "x.csv"])
+def test_a_file_that_may_not_be_read(cli: Callable[..., Result], made: Path, tmp_path: Path, name: str) -> None:
+    run_dir = Path(shutil.copytree(made, tmp_path / "run"))
+    for each in ("metrics.json", "x.csv"):
+        (run_dir / each).write_text("{}")
+    (run_dir / name).chmod(0)
+    result = cli(run_dir, "--input", run_dir / "x.csv", "--output", "y.csv", script="predict")
+    assert result.status == 2
+    assert f"{run_dir / name}: Permission denied" in result.err
+
+
+def mutations(content: bytes, count: int) -> list[bytes]:
+    """Truncated, with bits flipped, bytes replaced, parts repeated, cut out and swapped: the same on every machine."""
+    rng = random.Random(0)
+    mutants = []
+    for i in range(count):
+        at, length = rng.randrange(len(content)), rng.randrange(1, 65)
+        piece = content[at : at + length]
+        kinds = (
+            content[:at],
+            content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :],
+            content[:at] + rng.randbytes(len(piece)) + content[at + length :],
+            content[:at] + piece + content[at:],
+            content[:at] + content[at + length :],
+            content[:at] + bytes(len(piece)) + content[at + length :],
+            content[:at] + b"\xff" * len(piece) + content[at + length :],
+            content + rng.randbytes(length),
+        )
+        mutants.append(kinds[i % len(kinds)])
+    return mutants
+
+
+def refusal(read: Callable[[Path], Any], path: Path, mutant: bytes, error: type[Exception]) -> str:
+    """What is said of the file, if it is refused."""
+    path.write_bytes(mutant)
+    try:
+        read(path)
+    except error as sentence:
+        return str(sentence)
+    return ""
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_fuzzed_idx_files_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x-idx3-ubyte{suffix}"
+    write_idx(path, np.arange(2 * 5 * 5, dtype=np.uint8).reshape(2, 5, 5))
+    content = path.read_bytes()
+    for mutant in mutations(gzip.compress(content, mtime=0) if suffix else content, 400):
+        assert str(path) in (refusal(read_idx, path, mutant, ValueError) or str(path))
+
+
+@pytest.mark.parametrize("is_sealed_again", [False, True])
+def test_fuzzed_checkpoints_are_read_or_refused(made: Path, tmp_path: Path, is_sealed_again: bool) -> None:
+    content = (made / "checkpoints" / "last.ckpt").read_bytes()
+    archive = content[: -DIGEST - 2] + b"\0\0"
+    path = tmp_path / "last.ckpt"
+    for mutant in mutations(archive[:-END_OF_ZIP] if is_sealed_again else content, 250):
+        sealed = seal(mutant + archive[-END_OF_ZIP:]) if is_sealed_again else mutant
+        said = refusal(weights.read, path, sealed, InputError)
+        assert said.startswith(f"{path}: ") or (is_sealed_again and not said)
+
+
+def test_fuzzed_configurations_are_read_or_refused(made: Path, tmp_path: Path) -> None:
+    def read(path: Path) -> None:
+        check_objects(path.parent, read_config(path.parent, to_train=True), to_train=True)
+
+    path = tmp_path / "config.yaml"
+    for mutant in mutations((made / "config.yaml").read_bytes(), 250):
+        assert len(refusal(read, path, mutant, InputError).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "shape"),
+    [
+        ("x.csv", b"a,b,c,d\n" + b"1.5,2,-3e-2,4\n" * 5, (4,)),
+        ("x.npy", npy(IRISES), (4,)),
+        ("x.npz", npz(x=IRISES), (4,)),
+        ("x.png", image(), (1, 8, 8)),
+        ("x.jpg", image(kind="JPEG"), (1, 8, 8)),
+        ("x.gif", image(kind="GIF"), (1, 8, 8)),
+        ("x.tif", image(kind="TIFF"), (1, 8, 8)),
+        ("x.webp", image(kind="WEBP", mode="RGB"), (1, 8, 8)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # what Pillow says of odd TIFF tags
+def test_fuzzed_samples_are_read_or_refused(tmp_path: Path, name: str, content: bytes, shape: tuple[int, ...]) -> None:
+    path = tmp_path / name
+    for mutant in mutations(content, 150):
+        said = refusal(lambda path: read_samples(path, shape, 1.0), path, mutant, InputError)
+        assert not said or said.startswith(f"{path}: ")
