@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from litmlp.runs import sweeps
 from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
 from litmlp.runs.errors import InputError, complain, sentence, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
@@ -109,6 +110,11 @@ class NoteSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)  # so that ${hydra:...} in the directory's name resolves by now
         NoteSweep.directory = Path(config.hydra.sweep.dir)
+        sweeps.note(NoteSweep.directory, config.hydra.overrides.task)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        for slot in Path(config.hydra.sweep.dir).glob(".slot-*"):
+            slot.unlink()
 
 
 def _read_command_line() -> Namespace:

@@ -34,6 +34,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 
 from litmlp.runs.errors import InputError, sentence, typed
+from litmlp.runs.sweeps import share_machine
 from litmlp.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def launch(cfg: DictConfig) -> float | None:
         store.set(MEETING, _as_text(cfg))
         return _train(cfg)
     processes = num_processes(cfg)
+    share_machine(HydraConfig.get().launcher, Path(HydraConfig.get().sweep.dir), processes)
     return _train(cfg) if processes == 1 else _supervise(_as_text(cfg), processes)
 
 

@@ -34,6 +34,14 @@ NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueErr
 ONE_FOR_ALL = ("trainer", "callbacks", "scheduler")  # where no number stands for a list of them
 LARGEST = 2**63  # beyond which torch and NumPy fail in the middle of a run
 
+# Choices of Hydra's plugins, which are there once an extra of pyproject.toml is installed.
+EXTRAS = {
+    "hydra/launcher=joblib": "sweep",
+    "hydra/launcher=submitit_local": "slurm",
+    "hydra/launcher=submitit_slurm": "slurm",
+    "hydra/launcher=ray": "ray",
+}
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -145,6 +153,9 @@ def _check_groups(loader: ConfigLoader, overrides: list[Override]) -> None:
                 if choice is None:
                     raise InputError(f"{setting}: name a choice, or leave the group out with ~{override.key_or_group}")
                 if str(choice) not in choices:
+                    extra = EXTRAS.get(f"{override.key_or_group}={choice}")
+                    if extra is not None:
+                        raise InputError(f"{override.key_or_group}={choice}: uv sync --extra {extra} installs it")
                     raise InputError(
                         f"{override.key_or_group}={choice}: there is no such choice{nearest(str(choice), choices)}\n"
                         f"choices of {override.key_or_group}: {', '.join(choices)}"

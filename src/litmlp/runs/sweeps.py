@@ -1,0 +1,82 @@
+"""The jobs of one sweep: what their directories are called, and how those side by side share the machine."""
+
+import fcntl
+import os
+import re
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+SWEEP_FILE = "sweep.yaml"  # in a sweep's directory: the overrides of its command
+LONGEST_NAME = 100  # of a job's directory; file systems take 255 bytes
+
+_slot: IO[str] | None = None  # locked as long as this process lives
+
+
+def job_dir(number: int, overrides: Sequence[str], sweep_dir: str) -> str:
+    """Name of a job's directory: its number, and the overrides that its sweep varies, in letters safe for a path."""
+    path = Path(sweep_dir) / SWEEP_FILE
+    fixed = yaml.safe_load(path.read_text()) if path.exists() else []
+    varied = ",".join(override for override in overrides if override not in fixed)
+    safe = re.sub(r"[^\w.,=+-]+", "_", re.sub(r"[\[\]'\"]", "", varied))
+    return f"{number}-{safe}"[:LONGEST_NAME].rstrip("-")
+
+
+OmegaConf.register_new_resolver("job_dir", job_dir, replace=True)
+
+
+def note(sweep_dir: Path, overrides: Sequence[str]) -> None:
+    """Make the sweep's directory, with the command's overrides in it."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    (sweep_dir / SWEEP_FILE).write_text(yaml.safe_dump(list(overrides)))
+
+
+def share_machine(launcher: DictConfig, sweep_dir: Path, num_processes: int) -> None:
+    """In a process that joblib runs jobs of a sweep in: take GPUs that its neighbours leave alone, and end with joblib.
+
+    The CPU's threads joblib has divided already, by OMP_NUM_THREADS. A process runs one job after the other, and CUDA
+    reads CUDA_VISIBLE_DEVICES once, so a process keeps its GPUs; where there are more processes than GPUs, they share.
+    """
+    if "joblib" not in launcher._target_ or _slot is not None:
+        return
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    from torch import cuda
+
+    if cuda.is_available():
+        slot = take_slot(sweep_dir)
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = devices if devices != [""] else [str(i) for i in range(cuda.device_count())]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(slot, num_processes, names))
+
+
+def gpus_of(slot: int, num_gpus: int, names: Sequence[str]) -> list[str]:
+    """The GPUs of a slot whose jobs take `num_gpus` each: from the next ones on, round and round."""
+    return [names[(slot * num_gpus + i) % len(names)] for i in range(min(num_gpus, len(names)))]
+
+
+def take_slot(sweep_dir: Path) -> int:
+    """The lowest number that no other living process of this sweep has, for as long as this one lives."""
+    global _slot
+    number = 0
+    while True:
+        file = (sweep_dir / f".slot-{number}").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            number += 1
+        else:
+            _slot = file
+            return number
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent has, which joblib's own would do only after the job."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
