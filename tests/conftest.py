@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import runpy
 import struct
 import subprocess
@@ -100,7 +101,8 @@ def process(tmp_path: Path) -> Callable[..., Result]:
 
 def run_dirs(folder: Path) -> list[Path]:
     """Jobs of one sweep are in the order of their numbers: 10 follows 9."""
-    return sorted((path.parent for path in folder.rglob("config.yaml")), key=lambda path: (len(path.name), path))
+    found = {path.parent for path in folder.rglob("config.yaml")}
+    return sorted(found, key=lambda path: [part.zfill(9) for part in re.split(r"(\d+)", str(path))])
 
 
 @contextmanager

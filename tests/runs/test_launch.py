@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,3 +167,81 @@ def test_torchrun_refuses_a_sweep(tmp_path: Path) -> None:
     done = torchrun(tmp_path, "-m", "seed=1,2")
     assert "--multirun: torchrun and srun start the processes of one run" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_srun_starts_one_run(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    """With what srun sets in each task's environment, and a scontrol that knows the only host."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "scontrol").write_text('#!/bin/sh\n[ "$*" = "show hostnames here[1-1]" ] && echo 127.0.0.1\n')
+    (tools / "scontrol").chmod(0o755)
+    slurm = {"JOB_ID": "4711", "STEP_ID": "0", "STEP_NUM_TASKS": "2", "STEP_NUM_NODES": "1"}
+    slurm |= {"STEP_NODELIST": "here[1-1]", "NODEID": "0", "NTASKS": "2", "JOB_NAME": "train"}
+    tasks = []
+    for rank in ("0", "1"):
+        environment = {f"SLURM_{key}": value for key, value in (slurm | {"PROCID": rank, "LOCALID": rank}).items()}
+        environment |= {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+        command = [sys.executable, SCRIPT, *SMALL, "trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=two"]
+        tasks.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True))
+    said = [task.communicate(timeout=240)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    assert (said[0].count("run directory"), said[1]) == (1, "")
+    one = cli(*SMALL, "trainer.accelerator=cpu", "hydra.run.dir=one")
+    two = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert two["test"] == pytest.approx(one.metrics["test"], rel=1e-4)
+
+
+@pytest.fixture
+def two_hosts() -> Iterator[list[str]]:
+    """Two network namespaces with a cable between them; the second's address ends in 2."""
+    if shutil.which("ip") is None or os.geteuid() != 0:
+        pytest.skip("network namespaces take root and iproute2")
+    made = subprocess.run(["ip", "netns", "add", "litmlp0"], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no network namespace: {made.stderr.strip()}")
+    script = """ip netns add litmlp1
+        ip link add eth7 netns litmlp0 type veth peer name eth7 netns litmlp1
+        ip -n litmlp0 address add 10.77.0.1/24 dev eth7
+        ip -n litmlp1 address add 10.77.0.2/24 dev eth7
+        ip -n litmlp0 link set lo up
+        ip -n litmlp1 link set lo up
+        ip -n litmlp0 link set eth7 up
+        ip -n litmlp1 link set eth7 up"""
+    try:
+        for command in script.splitlines():
+            subprocess.run(command.split(), check=True)
+        yield ["litmlp0", "litmlp1"]
+    finally:
+        for host in ("litmlp0", "litmlp1"):
+            subprocess.run(["ip", "netns", "delete", host], check=False)
+
+
+@pytest.mark.slow
+def test_two_hosts_train_one_run(two_hosts: list[str], tmp_path: Path, cli: Callable[..., Result]) -> None:
+    torchrun = ["torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=10.77.0.1"]
+    options = [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=two"]
+    nodes = [
+        subprocess.Popen(
+            [
+                "ip",
+                "netns",
+                "exec",
+                host,
+                sys.executable,
+                "-m",
+                *torchrun,
+                f"--node-rank={rank}",
+                str(SCRIPT),
+                *options,
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "eth7"},
+        )
+        for rank, host in enumerate(two_hosts)
+    ]
+    assert [node.wait(timeout=240) for node in nodes] == [0, 0]
+    one = cli(*SMALL, "trainer.accelerator=cpu", "hydra.run.dir=one")
+    two = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert two["devices"] == 2
+    assert two["test"] == pytest.approx(one.metrics["test"], rel=1e-4)

@@ -226,11 +226,11 @@ def test_what_only_the_data_can_refuse_fails_its_own_job_of_a_sweep(cli: Callabl
     (sweep,) = tmp_path.glob("sweeps/digits/*")
     sentence = "data.val_size=70000: val_size=70000 leaves nothing of the 1,438 samples to train on"
     assert result.status == 1
-    assert [run_dir.name for run_dir in result.run_dirs] == ["1"]
-    assert (sweep / "1" / "metrics.json").is_file()
-    assert (sweep / "0" / "error.txt").read_text().startswith(f"{sentence}\n\nTraceback")
+    assert [run_dir.name for run_dir in result.run_dirs] == ["1-data.val_size=0.1"]
+    assert (sweep / "1-data.val_size=0.1" / "metrics.json").is_file()
+    assert (sweep / "0-data.val_size=70000" / "error.txt").read_text().startswith(f"{sentence}\n\nTraceback")
     assert "1 of 2 jobs failed" in result.err
-    assert result.err.rstrip().endswith(f"{sweep.relative_to(tmp_path)}/0: {sentence}")
+    assert result.err.rstrip().endswith(f"{sweep.relative_to(tmp_path)}/0-data.val_size=70000: {sentence}")
     assert "Traceback" not in result.err
 
 

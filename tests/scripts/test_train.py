@@ -188,7 +188,7 @@ def test_a_run_without_logger(cli: Callable[..., Result]) -> None:
 def test_a_sweep_gives_the_numbers_of_its_runs_alone(cli: Callable[..., Result]) -> None:
     result = cli("-m", *SMALL, "optimizer=sgd,adam", "scheduler=step")
     assert result.status == 0, result.err
-    assert [run_dir.name for run_dir in result.run_dirs] == ["0", "1"]
+    assert [run_dir.name for run_dir in result.run_dirs] == ["0-optimizer=sgd", "1-optimizer=adam"]
     assert numbers(result.run_dirs[1]) == numbers(cli(*SMALL, "optimizer=adam", "scheduler=step").run_dir)
 
 

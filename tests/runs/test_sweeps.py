@@ -1,0 +1,130 @@
+"""The jobs of a sweep: their names, the launchers that run them side by side, and what they share."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from conftest import SCRIPT, Result
+
+from litmlp.runs.sweeps import gpus_of, job_dir
+
+QUICK = ["trainer.max_epochs=1", "model.hidden=[16]", "trainer.accelerator=cpu"]
+TWO = ["trainer=ddp", "trainer.devices=2"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "7"),
+        (["seed=1"], "7"),  # the same in every job
+        (["seed=1", "optimizer.lr=0.1"], "7-optimizer.lr=0.1"),
+        (["model.hidden=[300,100]", "data.root='/my data'"], "7-model.hidden=300,100,data.root=_my_data"),
+        (["model.dropout=" + "0" * 300], ("7-model.dropout=" + "0" * 300)[:100]),
+        (["name=../../etc"], "7-name=.._.._etc"),
+    ],
+)
+def test_a_job_is_called_by_what_its_sweep_varies(tmp_path: Path, overrides: list[str], name: str) -> None:
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(["seed=1", "optimizer.lr=0.1,0.2"]))
+    assert job_dir(7, overrides, str(tmp_path)) == name
+
+
+def test_the_directories_of_a_sweep(cli: Callable[..., Result]) -> None:
+    result = cli("-m", *QUICK, "optimizer.lr=0.1,0.2", "hydra.sweep.dir=here")
+    assert [path.name for path in result.run_dirs] == ["0-optimizer.lr=0.1", "1-optimizer.lr=0.2"]
+    left = {path.name for path in result.run_dirs[0].parent.iterdir()} - {path.name for path in result.run_dirs}
+    assert left == {"sweep.yaml", "multirun.yaml", "summary.json", "summary.csv"}
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_extra(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "hydra._internal.config_loader_impl.ConfigLoaderImpl.get_group_options", lambda *args, **options: ["basic"]
+    )
+    result = cli("-m", "hydra/launcher=joblib")
+    assert (result.status, result.err) == (2, "hydra/launcher=joblib: uv sync --extra sweep installs it\n")
+
+
+@pytest.mark.parametrize(
+    ("slot", "num_gpus", "taken"),
+    [(0, 1, ["a"]), (3, 1, ["d"]), (4, 1, ["a"]), (1, 2, ["c", "d"]), (1, 3, ["d", "a", "b"]), (0, 9, list("abcd"))],
+)
+def test_jobs_side_by_side_get_different_gpus(slot: int, num_gpus: int, taken: list[str]) -> None:
+    assert gpus_of(slot, num_gpus, list("abcd")) == taken
+
+
+def test_living_processes_have_different_slots(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from litmlp.runs.sweeps import take_slot; "
+        "print(take_slot(Path(sys.argv[1])), flush=True); sys.stdin.read()"
+    )
+    start = lambda: subprocess.Popen(  # noqa: E731
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    first, second = start(), None
+    assert first.stdout.readline() == "0\n"
+    second = start()
+    assert second.stdout.readline() == "1\n"
+    first.communicate()
+    third = start()
+    assert third.stdout.readline() == "0\n"
+    second.communicate()
+    third.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [[], TWO], ids=["one process", "two"])
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
+def test_a_launcher_runs_a_sweep(process: Callable[..., Result], launcher: str, processes: list[str]) -> None:
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    # 937 samples to train on: the second batch size is found to be too large only in its job
+    values = ["data.val_size=500", "data.batch_size=64,1002"]
+    result = process("-m", *QUICK, *processes, f"hydra/launcher={launcher}", *values)
+    assert result.status == 1
+    (good,) = result.run_dirs
+    assert good.name == "0-data.batch_size=64"
+    assert (good / "metrics.json").exists()
+    assert yaml.safe_load((good / "config.yaml").read_text())["data"]["batch_size"] == 64
+    error = good.with_name("1-data.batch_size=1002") / "error.txt"
+    assert error.read_text().startswith("data.batch_size=1002: ")
+    assert not list(good.parent.glob(".slot-*"))
+    assert sorted(path.name for path in good.parents[2].parent.iterdir()) == ["sweeps"]
+    assert len(list(good.glob("events*"))) == 2  # of training and of the test
+
+
+@pytest.mark.slow
+def test_joblib_shares_out_threads(process: Callable[..., Result], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (tmp_path / "threads.py").write_text(
+        "import torch\nfrom lightning import Callback\n\nclass Threads(Callback):\n"
+        "    def on_fit_start(self, trainer, task):\n        print('threads', torch.get_num_threads(), flush=True)\n"
+    )
+    cores = psutil.cpu_count()
+    joblib = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={cores}", "+callbacks.threads._target_=threads.Threads"]
+    result = process("-m", *QUICK, *joblib, "seed=1,2", PYTHONPATH=str(tmp_path), OMP_NUM_THREADS="")
+    assert result.status == 0, result.err
+    assert result.out.count("threads 1\n") == 2
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_end_with_their_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    endless = ["trainer.max_epochs=-1", "callbacks=no_validation", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command = [sys.executable, SCRIPT, "-m", *QUICK, *endless, "seed=1,2"]
+    sweep = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while len(list(tmp_path.rglob("events*"))) < 2:
+            assert sweep.poll() is None
+            psutil.wait_procs([psutil.Process(sweep.pid)], timeout=0.5)
+        processes = psutil.Process(sweep.pid).children(recursive=True)
+        assert len(processes) >= 2
+    finally:
+        sweep.kill()
+        sweep.wait()
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
