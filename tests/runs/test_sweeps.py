@@ -1,9 +1,15 @@
 """The jobs of a sweep: their names, the launchers that run them side by side, and what they share."""
 
+import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -28,7 +34,9 @@ TWO = ["trainer=ddp", "trainer.devices=2"]
     ],
 )
 def test_a_job_is_called_by_what_its_sweep_varies(tmp_path: Path, overrides: list[str], name: str) -> None:
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(["seed=1", "optimizer.lr=0.1,0.2"]))
+    (tmp_path / "sweep.yaml").write_text(
+        yaml.safe_dump({"config_name": None, "overrides": ["seed=1", "optimizer.lr=0.1,0.2"]})
+    )
     assert job_dir(7, overrides, str(tmp_path)) == name
 
 
@@ -128,3 +136,47 @@ def test_jobs_side_by_side_end_with_their_sweep(tmp_path: Path) -> None:
         sweep.wait()
     _, alive = psutil.wait_procs(processes, timeout=20)
     assert not alive
+
+
+def outcome(run_dir: Path) -> dict[str, Any]:
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    return {key: metrics[key] for key in ("fit", "test", "steps", "seed")}
+
+
+def test_a_sweep_goes_on_with_what_is_not_finished(cli: Callable[..., Result]) -> None:
+    first, second, third = cli(
+        "-m", *QUICK, "optimizer.lr=0.1,0.2,0.3", "model.dropout=0.2", "hydra.sweep.dir=whole"
+    ).run_dirs
+    expected = [outcome(each) for each in (first, second, third)]
+    before = (first / "metrics.json").stat().st_mtime_ns
+    (second / "metrics.json").unlink()
+    shutil.rmtree(third)
+    again = cli(f"resume={first.parent}")
+    assert again.status == 0, again.err
+    assert [outcome(each) for each in (first, second, third)] == expected
+    assert (first / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_sweep_goes_on_with_its_own_values(cli: Callable[..., Result]) -> None:
+    sweep = cli("-m", *QUICK, "seed=1,2", "hydra.sweep.dir=here").run_dirs[0].parent
+    changed = cli(f"resume={sweep}", "optimizer.lr=0.5")
+    assert (changed.status, changed.err.partition(":")[0]) == (2, "optimizer.lr=0.5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_sweep_that_was_killed_goes_on(process: Callable[..., Result], tmp_path: Path, launcher: str) -> None:
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher}_launcher")
+    values = [*QUICK, "trainer.max_epochs=30", "seed=1,2,3", "model.dropout=0.2", f"hydra/launcher={launcher}"]
+    command = [sys.executable, SCRIPT, "-m", *values, "hydra.sweep.dir=killed"]
+    sweep = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    while not (tmp_path / "killed" / "1-seed=2" / "checkpoints" / "last.ckpt").exists():
+        assert sweep.poll() is None
+        time.sleep(0.02)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    assert process("resume=killed").status == 0
+    assert process("-m", *values, "hydra.sweep.dir=whole").status == 0
+    for name in ("0-seed=1", "1-seed=2", "2-seed=3"):
+        assert outcome(tmp_path / "killed" / name) == outcome(tmp_path / "whole" / name)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -76,6 +77,7 @@ def job() -> Iterator[None]:
     """Around one job. A failure is written to the job's directory; bad input to a single run leaves no directory."""
     hydra = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
+    (directory / ERROR_FILE).unlink(missing_ok=True)  # of an attempt that is resumed
     try:
         with typed(OmegaConf.to_container(hydra.overrides.task)):  # type: ignore[arg-type]  # a list of strings
             yield
@@ -103,14 +105,15 @@ def job() -> Iterator[None]:
 
 
 class NoteSweep(Callback):
-    """Remembers where the sweep of this process goes, for the report at its end."""
+    """Remembers where the sweep of this process goes, for the report at its end, and notes its command there."""
 
     directory: Path | None = None
+    command: dict[str, Any] | None = None  # that started it, for it to go on
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)  # so that ${hydra:...} in the directory's name resolves by now
         NoteSweep.directory = Path(config.hydra.sweep.dir)
-        sweeps.note(NoteSweep.directory, config.hydra.overrides.task)
+        sweeps.note(NoteSweep.directory, NoteSweep.command)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         for slot in Path(config.hydra.sweep.dir).glob(".slot-*"):
@@ -121,7 +124,7 @@ def _read_command_line() -> Namespace:
     """Parse sys.argv as Hydra will, and rewrite it so that flags may stand anywhere and `from=RUN_DIR` means something.
 
     `from=RUN_DIR` becomes Hydra's way to say: compose conf/from.yaml, which includes what RUN_DIR/config.yaml holds.
-    `resume=RUN_DIR` says the same, and that the run goes on in RUN_DIR.
+    `resume=RUN_DIR` says the same, and that the run goes on there; `resume=SWEEP_DIR` is that sweep's command again.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
@@ -136,33 +139,48 @@ def _read_command_line() -> Namespace:
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such flag; --hydra-help lists them")
     flags_given = [arg for arg in sys.argv[1:] if arg not in args.overrides]
-    sources = [
-        o for o in args.overrides if o.startswith(("from=", "resume=")) and o not in ("resume=auto", "resume=null")
-    ]
+    sources, rest = _sources(args.overrides)
+    if sources and (args.config_name or args.config_path or args.config_dir):
+        raise InputError(f"{sources[-1]}: cannot be combined with --config-name, --config-path or --config-dir")
+    if sources and sources[-1].startswith("resume=") and sweeps.is_sweep(directory := _directory(sources[-1])):
+        changed = [override for override in rest if not override.startswith("hydra")]
+        if changed:
+            raise InputError(f"{changed[0]}: a sweep goes on with the values that it has; start another with this one")
+        check_links(directory)
+        args.multirun, args.config_name, given = True, *sweeps.command(directory)
+        flags_given += ["--multirun", *([f"--config-name={args.config_name}"] if args.config_name else [])]
+        args.overrides = [*given, *rest, f"hydra.sweep.dir='{directory}'", "resume=auto"]
+        sources, rest = _sources(args.overrides)
+    if not args.config_path and not args.config_dir:
+        sources = [f"{source.partition('=')[0]}={_directory(source)}" for source in sources]
+        NoteSweep.command = {"config_name": args.config_name, "overrides": [*sources, *rest]}
     if sources:
-        door, _, folder = sources[-1].partition("=")
-        run_dir = Path(folder).expanduser().resolve()
-        if not (run_dir / "config.yaml").is_file():
-            raise InputError(f"{sources[-1]}: no run directory, it holds no config.yaml")
-        if args.config_name or args.config_path or args.config_dir:
-            raise InputError(f"{sources[-1]}: cannot be combined with --config-name, --config-path or --config-dir")
-        args.recorded = run_dir, read_config(run_dir, to_train=True)
-        if door == "resume":
-            check_links(run_dir)
+        directory = _directory(sources[-1])
+        args.recorded = directory, read_config(directory, to_train=True)
         ConfigStore.instance().store("recorded", OmegaConf.to_container(args.recorded[1]))
-        goes_on = [f"hydra.run.dir='{run_dir}'", "resume=auto"] if door == "resume" else []
-        rest = [override for override in args.overrides if override not in sources]
+        goes_on = []
+        if sources[-1].startswith("resume="):
+            check_links(directory)
+            goes_on = [f"hydra.run.dir='{directory}'", "resume=auto"]
         args.overrides = [*goes_on, *rest]
         args.config_name = "from"
         flags_given.append("--config-name=from")
-    elif "resume=auto" in args.overrides and not any(
-        o.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for o in args.overrides
-    ):
+    elif "resume=auto" in rest and not any(each.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for each in rest):
         raise InputError(
             "resume=auto: set hydra.run.dir=DIR (of a sweep, hydra.sweep.dir=DIR), which is new each time otherwise"
         )
     sys.argv[1:] = [*flags_given, *args.overrides]
     return args
+
+
+def _sources(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides that name a directory to start from, and the others."""
+    is_source = re.compile(r"(from|resume)=(?!auto$|null$)").match
+    return [each for each in overrides if is_source(each)], [each for each in overrides if not is_source(each)]
+
+
+def _directory(source: str) -> Path:
+    return Path(source.partition("=")[2]).expanduser().resolve()
 
 
 def _check(conf: str, args: Namespace) -> None:
@@ -191,14 +209,10 @@ def _check(conf: str, args: Namespace) -> None:
 
 def _say_how_to_go_on(directory: Path, end: Interrupted) -> int:
     """The last line of a run that a signal ended; its exit status."""
-    if NoteSweep.directory is not None:
-        given = [arg for arg in sys.argv[1:] if not arg.startswith(("resume=", "hydra.sweep.dir="))]
-        options = [*given, f"hydra.sweep.dir={NoteSweep.directory}", "resume=auto"]
-    else:
-        options = [f"resume={directory}"]
+    where = NoteSweep.directory or directory
     if (directory / "config.yaml").is_file():
         how = "back in SLURM's queue" if _requeue(end) else "to go on"
-        log.info("ended by %s; %s: %s", end, how, shlex.join(["python", sys.argv[0], *options]))
+        log.info("ended by %s; %s: %s", end, how, shlex.join(["python", sys.argv[0], f"resume={where}"]))
     else:
         _remove_unused(directory)
     return 128 + end.number

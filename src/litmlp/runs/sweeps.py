@@ -5,15 +5,24 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-SWEEP_FILE = "sweep.yaml"  # in a sweep's directory: the overrides of its command
+from litmlp.runs.errors import InputError
+
+SWEEP_FILE = "sweep.yaml"  # in a sweep's directory: its command's overrides, and which file they were composed with
 LONGEST_NAME = 100  # of a job's directory; file systems take 255 bytes
+
+PLACES = ("hydra.sweep.dir=", "resume=")
+# Of a recorded command, which may be a stranger's, what could name other code, places or commands than the project's.
+NOT_REPEATED = re.compile(
+    r"_target_|_args_|dirpath|\$\{|searchpath|"
+    r"^[+~]*hydra(?!/launcher=|/sweeper=|\.sweep\.dir=|\.sweeper\.|\.launcher\.(n_jobs|partition|account|timeout_min)=)"
+)
 
 _slot: IO[str] | None = None  # locked as long as this process lives
 
@@ -21,7 +30,7 @@ _slot: IO[str] | None = None  # locked as long as this process lives
 def job_dir(number: int, overrides: Sequence[str], sweep_dir: str) -> str:
     """Name of a job's directory: its number, and the overrides that its sweep varies, in letters safe for a path."""
     path = Path(sweep_dir) / SWEEP_FILE
-    fixed = yaml.safe_load(path.read_text()) if path.exists() else []
+    fixed = _recorded(path)[1] if path.exists() else []
     varied = ",".join(override for override in overrides if override not in fixed)
     safe = re.sub(r"[^\w.,=+-]+", "_", re.sub(r"[\[\]'\"]", "", varied))
     return f"{number}-{safe}"[:LONGEST_NAME].rstrip("-")
@@ -30,10 +39,43 @@ def job_dir(number: int, overrides: Sequence[str], sweep_dir: str) -> str:
 OmegaConf.register_new_resolver("job_dir", job_dir, replace=True)
 
 
-def note(sweep_dir: Path, overrides: Sequence[str]) -> None:
-    """Make the sweep's directory, with the command's overrides in it."""
+def note(sweep_dir: Path, command: Mapping[str, Any] | None) -> None:
+    """Make the sweep's directory, with its command in it."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    (sweep_dir / SWEEP_FILE).write_text(yaml.safe_dump(list(overrides)))
+    if command is not None:
+        (sweep_dir / SWEEP_FILE).write_text(yaml.safe_dump(dict(command)))
+
+
+def is_sweep(directory: Path) -> bool:
+    return (directory / SWEEP_FILE).is_file()
+
+
+def command(sweep_dir: Path) -> tuple[str | None, list[str]]:
+    """Name of the configuration and overrides of a sweep's command, without those that say where it goes.
+
+    Raises:
+        InputError: it is damaged, or holds what a stranger's command must not.
+    """
+    path = sweep_dir / SWEEP_FILE
+    config_name, overrides = _recorded(path)
+    for override in overrides:
+        if NOT_REPEATED.search(override):
+            raise InputError(
+                f"{path}: {override}: not taken from a file; "
+                f"type the sweep's command again, with hydra.sweep.dir={sweep_dir} resume=auto"
+            )
+    return config_name, [each for each in overrides if not each.startswith(PLACES)]
+
+
+def _recorded(path: Path) -> tuple[str | None, list[str]]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config_name, overrides = content["config_name"], content["overrides"]
+        if not re.fullmatch(r"\w+", config_name or "train") or not all(isinstance(each, str) for each in overrides):
+            raise ValueError
+    except (yaml.YAMLError, ValueError, LookupError, TypeError):
+        raise InputError(f"{path}: not the command of a sweep") from None
+    return config_name, overrides
 
 
 def share_machine(launcher: DictConfig, sweep_dir: Path, num_processes: int) -> None:
