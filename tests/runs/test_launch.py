@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 from conftest import SCRIPT, Result
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 # 1,281 training samples: the last batch of an epoch is one sample, so that the second process has none of it. The
@@ -37,6 +38,11 @@ class Fault(Callback):
                 os.kill(os.getpid(), 9)
             raise RuntimeError("rank 1 is on fire")
 
+class FailsOnce(Callback):
+    def on_train_epoch_start(self, trainer, task):
+        if trainer.current_epoch == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            raise RuntimeError("rank %d fell over" % trainer.global_rank)
+
 class Slow(Callback):
     def on_train_batch_start(self, *args):
         time.sleep(1)
@@ -51,6 +57,11 @@ def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def curve(run_dir: Path, tag: str) -> list[float]:
+    events = EventAccumulator(str(run_dir)).Reload()
+    return [point.value for point in events.Scalars(tag)]
 
 
 def files(run_dir: Path) -> list[str]:
@@ -68,6 +79,7 @@ def test_two_processes_give_the_numbers_of_one(process: Callable[..., Result], c
     assert second["steps"] == first["steps"]
     for stage in ("fit", "test"):
         assert second[stage] == pytest.approx(first[stage], rel=1e-4)
+    assert curve(two_dir, "train_loss_step") == pytest.approx(curve(one_dir, "train_loss_step"), rel=1e-3)
     for name, weight in weights(one_dir).items():
         torch.testing.assert_close(weights(two_dir)[name], weight, rtol=1e-4, atol=1e-6)
     assert two.out.count("run directory") == one.out.count("run directory") == 1
@@ -146,8 +158,9 @@ def test_a_signal_to_the_supervisor_leaves_no_process(running: subprocess.Popen[
     assert "Traceback" not in err
 
 
-def torchrun(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT), *args]
+def torchrun(folder: Path, *args: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
+    command = [sys.executable, "-m", *torchrun, str(SCRIPT), *args]
     return subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=300)
 
 
@@ -160,6 +173,17 @@ def test_torchrun_starts_one_run(tmp_path: Path, cli: Callable[..., Result]) -> 
     two = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert two["test"] == pytest.approx(one.metrics["test"], rel=1e-4)
     assert files(tmp_path / "two") == files(one.run_dir)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_from_the_last_checkpoint(tmp_path: Path, cli: Callable[..., Result], faults: None) -> None:
+    options = [*SMALL, "model.dropout=0", "trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=two", "resume=auto"]
+    done = torchrun(tmp_path, *options, "+callbacks.fault._target_=faults.FailsOnce", restarts=1)
+    assert done.returncode == 0, done.stderr
+    assert "goes on after step 21 (epoch 1)" in done.stdout
+    one = cli(*SMALL, "trainer.accelerator=cpu", "hydra.run.dir=one")
+    two = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert two["test"] == pytest.approx(one.metrics["test"], rel=1e-4)
 
 
 @pytest.mark.slow

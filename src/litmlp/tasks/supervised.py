@@ -85,20 +85,23 @@ class SupervisedTask(LightningModule):
         loss = self.loss(output, y) if len(y) else output.sum()  # nothing to learn from, but DDP waits for a gradient
         self._losses.append(loss.detach())
         self._sizes.append(len(y))
+        if self.trainer.world_size > 1:
+            loss = loss * self._share(batch_idx, len(y))
         if self.scheduler.reads_each_step:
             self.log("train_loss", loss, on_step=True, on_epoch=False, logger=False, sync_dist=True)
         if batch_idx % self._log_every_n_steps == 0:
             self._update_train_loss()
+            value = self.trainer.strategy.reduce(loss.detach(), reduce_op="mean").item()
             for logger in self.loggers:
-                logger.log_metrics({"train_loss_step": loss.item()}, step=self.global_step)
-        return loss * self._weight(batch_idx, len(y))
+                logger.log_metrics({"train_loss_step": value}, step=self.global_step)
+        return loss
 
-    def _weight(self, batch_idx: int, num_samples: int) -> float:
-        """What makes DDP's mean over the processes' losses the mean over the samples of the global batch."""
-        world_size = self.trainer.world_size
-        if world_size == 1 or not isinstance(loader := self.trainer.train_dataloader, Batches):
+    def _share(self, batch_idx: int, num_samples: int) -> float:
+        """The factor by which the mean of the processes' losses becomes the mean over the global batch."""
+        loader = self.trainer.train_dataloader
+        if not isinstance(loader, Batches):
             return 1.0
-        return world_size * num_samples / loader.size(batch_idx)
+        return self.trainer.world_size * num_samples / loader.size(batch_idx)
 
     def _update_train_loss(self) -> None:
         self.train_loss.update(torch.stack(self._losses), torch.tensor(self._sizes, device=self.device))
