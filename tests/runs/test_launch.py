@@ -24,6 +24,8 @@ SMALL = ["trainer.max_epochs=2", "data.val_size=156", "data.eval_batch_size=25",
 
 FAULT = """
 import os, time
+from pathlib import Path
+import torch
 from lightning import Callback
 
 class Fault(Callback):
@@ -42,6 +44,12 @@ class FailsOnce(Callback):
     def on_train_epoch_start(self, trainer, task):
         if trainer.current_epoch == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             raise RuntimeError("rank %d fell over" % trainer.global_rank)
+
+class Masks(Callback):
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        if trainer.global_step == 0:
+            mask = torch.nn.functional.dropout(torch.ones(64), 0.5)
+            Path(trainer.default_root_dir, "mask-%d" % trainer.global_rank).write_text(str(mask.tolist()))
 
 class Slow(Callback):
     def on_train_batch_start(self, *args):
@@ -162,6 +170,20 @@ def torchrun(folder: Path, *args: str, restarts: int = 0) -> subprocess.Complete
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
     command = [sys.executable, "-m", *torchrun, str(SCRIPT), *args]
     return subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_dropout_differs_between_ranks_and_not_between_repeats(process: Callable[..., Result], faults: None) -> None:
+    options = [*SMALL, *TWO, "model.dropout=0.5", "+callbacks.masks._target_=faults.Masks"]
+    for name in ("first", "second"):
+        result = process(*options, f"hydra.run.dir={name}")
+        assert result.status == 0, result.err
+    first, second = result.run_dirs
+    masks = [[(run_dir / f"mask-{rank}").read_text() for rank in (0, 1)] for run_dir in (first, second)]
+    assert masks[0] == masks[1]
+    assert masks[0][0] != masks[0][1]
+    for name, weight in weights(first).items():
+        assert torch.equal(weights(second)[name], weight)
 
 
 @pytest.mark.slow
