@@ -73,7 +73,7 @@ class OptunaSweeper(Sweeper):
             import optuna
             from optuna.study import StudyDirection
         except ImportError:
-            raise InputError("hydra/sweeper=optuna: Optuna is not installed; pip install 'litmlp[sweep]'") from None
+            raise InputError("hydra/sweeper=optuna: uv sync --extra sweep installs it") from None
         from litmlp.callbacks.pruning import JOURNAL, STUDY, open_journal
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)

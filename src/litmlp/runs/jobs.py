@@ -64,6 +64,8 @@ def run(main: Callable[[], Any], conf: str) -> None:
             raise
         if _report_sweep():
             sys.exit(1)
+        if NoteSweep.directory is not None and NoteSweep.directory.is_dir():  # refused before its first job
+            _remove_unused(NoteSweep.directory)
         if isinstance(error, WorkerError):
             sys.exit(error.trace or str(error))
         message = str(error).strip() if isinstance(error, HydraException) else sentence(error)
@@ -248,12 +250,11 @@ def _report_sweep() -> int:
 
 
 def _remove_unused(directory: Path) -> None:
-    """Remove a run directory that holds at most the log, and the folders above, up to here, that it leaves empty."""
+    """Remove a directory in which nothing was done yet, and the folders above, up to here, that it leaves empty."""
     for handler in logging.getLogger().handlers:
         handler.close()
-    if {path.name for path in directory.iterdir()} <= {LOG_FILE}:
-        (directory / LOG_FILE).unlink(missing_ok=True)
-        directory.rmdir()
+    if {path.name for path in directory.iterdir()} <= {LOG_FILE, sweeps.SWEEP_FILE}:
+        shutil.rmtree(directory)
         for folder in directory.parents:
             if Path.cwd() not in folder.parents or any(folder.iterdir()):
                 break

@@ -31,7 +31,7 @@ def job_dir(number: int, overrides: Sequence[str], sweep_dir: str) -> str:
     """Name of a job's directory: its number, and the overrides that its sweep varies, in letters safe for a path."""
     path = Path(sweep_dir) / SWEEP_FILE
     fixed = _recorded(path)[1] if path.exists() else []
-    varied = ",".join(override for override in overrides if override not in fixed)
+    varied = ",".join(each for each in overrides if each not in fixed and not each.startswith("resume="))
     safe = re.sub(r"[^\w.,=+-]+", "_", re.sub(r"[\[\]'\"]", "", varied))
     return f"{number}-{safe}"[:LONGEST_NAME].rstrip("-")
 
@@ -43,7 +43,9 @@ def note(sweep_dir: Path, command: Mapping[str, Any] | None) -> None:
     """Make the sweep's directory, with its command in it."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
     if command is not None:
-        (sweep_dir / SWEEP_FILE).write_text(yaml.safe_dump(dict(command)))
+        partial = sweep_dir / f".{SWEEP_FILE}.{os.getpid()}"  # several searches may share a directory
+        partial.write_text(yaml.safe_dump(dict(command)))
+        partial.replace(sweep_dir / SWEEP_FILE)
 
 
 def is_sweep(directory: Path) -> bool:
