@@ -92,7 +92,7 @@ def process(tmp_path: Path) -> Callable[..., Result]:
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,  # of a busy machine, so that a hang ends too
         )
         return Result(done.returncode, done.stdout, done.stderr, run_dirs(tmp_path))
 

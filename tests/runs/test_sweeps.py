@@ -109,14 +109,15 @@ def test_a_launcher_runs_a_sweep(process: Callable[..., Result], launcher: str, 
 def test_joblib_shares_out_threads(process: Callable[..., Result], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "threads.py").write_text(
-        "import torch\nfrom lightning import Callback\n\nclass Threads(Callback):\n"
-        "    def on_fit_start(self, trainer, task):\n        print('threads', torch.get_num_threads(), flush=True)\n"
+        "import torch\nfrom pathlib import Path\nfrom lightning import Callback\n\nclass Threads(Callback):\n"
+        "    def on_fit_start(self, trainer, task):\n"
+        "        Path(trainer.default_root_dir, 'threads').write_text(str(torch.get_num_threads()))\n"
     )
     cores = psutil.cpu_count()
     joblib = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={cores}", "+callbacks.threads._target_=threads.Threads"]
     result = process("-m", *QUICK, *joblib, "seed=1,2", PYTHONPATH=str(tmp_path), OMP_NUM_THREADS="")
     assert result.status == 0, result.err
-    assert result.out.count("threads 1\n") == 2
+    assert [(run_dir / "threads").read_text() for run_dir in result.run_dirs] == ["1", "1"]
 
 
 @pytest.mark.slow
