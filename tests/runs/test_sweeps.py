@@ -158,6 +158,52 @@ def test_a_sweep_goes_on_with_what_is_not_finished(cli: Callable[..., Result]) -
     assert (first / "metrics.json").stat().st_mtime_ns == before
 
 
+def test_a_sweep_from_a_run_goes_on(cli: Callable[..., Result]) -> None:
+    source = cli(*QUICK, "model.hidden=[12]").run_dir
+    first, second = cli("-m", f"from={source}", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=whole").run_dirs
+    assert [first.name, second.name] == ["0-optimizer.lr=0.1", "1-optimizer.lr=0.2"]
+    expected = outcome(second)
+    shutil.rmtree(second)
+    again = cli(f"resume={first.parent}")
+    assert again.status == 0, again.err
+    assert outcome(second) == expected
+    assert "hidden:\n  - 12" in (second / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1, 2]",
+        "{config_name: train}",
+        "{config_name: ../train, overrides: []}",
+        "{config_name: null, overrides: [{a: b}]}",
+        *(
+            json.dumps({"config_name": None, "overrides": ["seed=1,2", override]})
+            for override in (
+                "+callbacks.mine._target_=os.system",
+                "++callbacks.best_checkpoint.dirpath=/",
+                "name=${oc.env:HOME}",
+                "hydra.searchpath=[file:///tmp]",
+                "+hydra.callbacks.mine.x=1",
+                "hydra.launcher.setup=[reboot]",
+                "~hydra.job_logging",
+                "hydra/job_logging=mine",
+            )
+        ),
+    ],
+)
+def test_a_strangers_sweep_runs_nothing_of_its_own(cli: Callable[..., Result], tmp_path: Path, content: str) -> None:
+    file = tmp_path / "theirs" / "sweep.yaml"
+    file.parent.mkdir()
+    file.write_text(content)
+    result = cli("resume=theirs")
+    assert result.status == 2
+    assert result.err.startswith(f"{file}: ")
+    assert len(result.err.splitlines()) == 1
+    assert list(file.parent.iterdir()) == [file]
+
+
 def test_a_sweep_goes_on_with_its_own_values(cli: Callable[..., Result]) -> None:
     sweep = cli("-m", *QUICK, "seed=1,2", "hydra.sweep.dir=here").run_dirs[0].parent
     changed = cli(f"resume={sweep}", "optimizer.lr=0.5")
