@@ -180,7 +180,7 @@ def test_a_sweep_goes_on_where_it_was_ended(
     assert result.status == 143
     assert result.out.splitlines()[-1].endswith(" resume=there")
     assert len(result.run_dirs) == 1  # the second job was not begun
-    result = cli("resume=there")
+    result = cli(*command, "resume=auto")
     assert result.status == 0, result.err
     assert not list(differences(left_by(tmp_path / "there/0-seed=0"), left_by(cli(*SMALL).run_dir)))
     assert cli(*command, "resume=auto").out.count("is finished") == 2

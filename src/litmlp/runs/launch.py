@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from logging.config import dictConfig
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 MEETING = "litmlp/job"  # key of the configuration in the store
+PORT = "litmlp/port"  # key of the store's port in torchrun's
 GRACE = 30.0  # seconds that the others get to save and end once one process has ended on a signal
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -310,14 +312,27 @@ def _end_with(stream: IO[str]) -> None:
 
 
 def _meet(listener: int | None = None) -> "Store":
-    """The store at which the run's processes meet. Rank 0 serves it, on the socket given, unless torchrun does."""
-    from torch.distributed import TCPStore
+    """The store at which the run's processes meet, served by rank 0, on the socket given if there is one."""
+    from torch.distributed import DistNetworkError, TCPStore, default_pg_timeout
 
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    serves = os.environ["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = TCPStore(
-        address, port, is_master=serves, wait_for_workers=False, master_listen_fd=listener if serves else None
-    )
+    address, port, serves = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), os.environ["RANK"] == "0"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        store = TCPStore(
+            address, port, is_master=serves, wait_for_workers=False, master_listen_fd=listener if serves else None
+        )
+    else:  # torchrun's own store outlives a restart, with what gloo left in it: rank 0 tells there where the new one is
+        agents = TCPStore(address, port, is_master=False, wait_for_workers=False)
+        if serves:
+            store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
+            agents.set(PORT, str(store.port))
+        while not serves:
+            try:
+                store = TCPStore(address, int(agents.get(PORT)), timeout=timedelta(seconds=2), wait_for_workers=False)
+                store.set_timeout(default_pg_timeout)
+                break
+            except DistNetworkError:  # of the attempt before, which has ended
+                time.sleep(0.1)
+        os.environ["MASTER_PORT"] = str(store.port)
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # torch's process group is to use this one, not to open another
     return store
 

@@ -28,7 +28,6 @@ MAY_CHANGE = (  # keys, or sections, that leave what the run computes as it is
     *(f"callbacks.{name}" for name in ("last_checkpoint", "model_summary", "progress_bar")),
     "logger",
     "data.root",
-    "resume",
 )
 
 
@@ -49,7 +48,7 @@ def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
         InputError: what may not has changed.
     """
     before, after = _leaves(old), _leaves(new)
-    keys = [key for key in before | after if before.get(key) != after.get(key)]
+    keys = [key for key in before | after if key != "resume" and before.get(key) != after.get(key)]
     found = {key: f"{as_typed(before.get(key))} -> {as_typed(after.get(key))}" for key in keys}
     refused = [key for key in keys if not f"{key}.".startswith(tuple(f"{each}." for each in MAY_CHANGE))]
     length = new.scheduler.get("run_length_as")
