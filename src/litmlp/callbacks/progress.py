@@ -23,7 +23,12 @@ class Progress(TQDMProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if "/" not in key}
-        return {key: f"{value:.4f}" for key, value in sorted(metrics.items())}
+        shown = {key: f"{value:.4f}" for key, value in sorted(metrics.items())}
+        bar, batch_size = self._train_progress_bar, getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
+        rate = bar.format_dict["rate"] if bar is not None and trainer.training else None  # of batches, by tqdm's clock
+        if rate and batch_size:
+            shown["samples/s"] = f"{rate * batch_size:,.0f}"
+        return shown
 
     # An epoch's line is printed once the next begins, or none does: at its own end some metrics are yet to be logged.
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
