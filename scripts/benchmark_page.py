@@ -53,8 +53,8 @@ MISSED = """\
 ## What falls short of its aim, and why
 
 - **Keras on JAX at small batches.** It compiles the step into one program. PyTorch calls some 40 operations one by one
-  from Python, so the plain loop is behind it too, and what is built on eager PyTorch cannot be ahead of the plain loop by
-  much. At batch 1000, where arithmetic outweighs calls, ours is ahead.
+  from Python, so the plain loop is behind it too, and what is built on eager PyTorch cannot be far ahead of that. At
+  batch 1000, where arithmetic outweighs calls, ours is ahead.
 - **Evaluating 10,000 images** takes some 40 ms, half of it the forward passes. The rest is the normalisation of the
   bytes (the plain pass is given normalised floats) and Lightning's begin and end of an evaluation, a few milliseconds
   whatever the size of the set. Two epochs with validation include the same, and checkpoints on the disk.
