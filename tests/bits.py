@@ -1,5 +1,6 @@
 """What two runs have to agree on to be called the same."""
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+CLOCKS = "speed/"
+
 
 def left_by(run_dir: Path) -> dict[str, Any]:
-    """All that a run computed, bit by bit."""
+    """All that a run computed, bit by bit; not how fast."""
     metrics = json.loads((run_dir / "metrics.json").read_text())
     kept = ("best", "fit", "test", "epochs", "steps", "stopped", "best_checkpoint", "last_checkpoint")
     files = {path.name for path in (run_dir / "checkpoints").iterdir()} - {"previous.ckpt"}  # may be of a signal's step
@@ -18,13 +21,14 @@ def left_by(run_dir: Path) -> dict[str, Any]:
     for number, file in enumerate(sorted(run_dir.glob("events.*"), key=_age)):
         file.rename(run_dir / f"events.out.tfevents.{number:04}")
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
-    curves = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    csv = run_dir / "metrics.csv"
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(CLOCKS)]
+    table = run_dir / "metrics.csv"
+    rows = list(csv.DictReader(table.open())) if table.exists() else []
     return {
         "metrics": {key: metrics[key] for key in kept},
         "checkpoints": {name: plain(load(run_dir / "checkpoints" / name)) for name in files},
-        "curves": curves,
-        "csv": csv.read_text() if csv.exists() else None,
+        "curves": {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags},
+        "csv": [{name: value for name, value in row.items() if not name.startswith(CLOCKS)} for row in rows],
     }
 
 

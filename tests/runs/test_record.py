@@ -90,8 +90,8 @@ def test_the_curves_have_one_point_per_epoch_and_no_other(cli: Callable[..., Res
         assert points[tag][-1][1] == pytest.approx(final), tag
     for tag, value in metrics["test"].items():
         assert [value for _, value in points[tag]] == [pytest.approx(value)], tag
-    per_step = {"train_loss_step", "lr/decay", "lr/no_decay"}
-    assert points.keys() - {"epoch"} == metrics["fit"].keys() | metrics["test"].keys() | per_step
+    others = {"train_loss_step", "lr/decay", "lr/no_decay", "speed/samples_per_s", "speed/ms_per_step"}
+    assert points.keys() - {"epoch"} == metrics["fit"].keys() | metrics["test"].keys() | others
     assert [step for step, _ in points["train_loss_step"]] == [
         BATCHES * epoch + batch for epoch in range(EPOCHS) for batch in range(0, BATCHES, 2)
     ]
