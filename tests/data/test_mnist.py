@@ -156,6 +156,12 @@ def test_root_comes_before_the_system_folder(tmp_path, monkeypatch):
     assert len(data.train.y) == 20
 
 
+def test_a_folder_that_says_whose_files_it_holds_comes_before_root(tmp_path):
+    write(tmp_path, {name: values[:5] for name, values in parts().items()})
+    write(tmp_path / "FashionMNIST" / "raw", parts())
+    assert FashionMNIST(tmp_path)._find() == tmp_path / "FashionMNIST" / "raw"
+
+
 def test_mnist_does_not_take_the_system_folder_of_fashion_mnist(tmp_path, monkeypatch):
     write(tmp_path / "system", parts())
     monkeypatch.setattr(FashionMNIST, "system_folder", str(tmp_path / "system"))

@@ -14,6 +14,7 @@ from conftest import Result, run_dirs
 from PIL import Image
 
 FAST = ("trainer.max_epochs=2", "trainer.limit_train_batches=5")
+NAMED = (*FAST, "callbacks.best_checkpoint.filename=top", "mode=max")  # the first epoch's is the best
 IRIS = ("data=iris", "data.normalize=fit", "callbacks=no_validation", "monitor=train_loss", *FAST)
 LINEAR = ("data=linear", "task=regression", "callbacks=no_validation", "monitor=train_loss", *FAST)
 
@@ -36,7 +37,7 @@ def numbers(path: Path) -> np.ndarray:
         return np.array([[float(value) for value in row] for row in list(csv.reader(file))[1:]])
 
 
-@pytest.mark.parametrize("args", [FAST, IRIS, LINEAR], ids=["digits", "iris", "linear"])
+@pytest.mark.parametrize("args", [FAST, NAMED, IRIS, LINEAR], ids=["digits", "own name", "iris", "linear"])
 def test_evaluate_gives_the_figures_of_metrics_json(cli, moved, args):
     run_dir = moved(*args)
     before = sorted(run_dir.rglob("*"))

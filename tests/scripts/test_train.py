@@ -171,10 +171,11 @@ def test_debug_fast_dev_run_leaves_no_checkpoint_and_no_curves(cli: Callable[...
     assert left == {"config.yaml", "overrides.yaml", "metrics.json", "train.log"}
 
 
-def test_debug_profile_leaves_its_table(cli: Callable[..., Result]) -> None:
-    result = cli("debug=profile", "trainer.limit_train_batches=2")
-    assert "run_training_epoch" in result.out
-    assert "run_training_epoch" in (result.run_dir / "train.log").read_text()
+def test_debug_profile_leaves_its_table_and_a_trace(cli: Callable[..., Result]) -> None:
+    result = cli("debug=profile")
+    assert "aten::addmm" in result.out
+    assert "aten::addmm" in (result.run_dir / "train.log").read_text()
+    assert (result.run_dir / "trace.json").is_file()
 
 
 def test_a_run_without_logger(cli: Callable[..., Result]) -> None:

@@ -43,4 +43,5 @@ class Progress(TQDMProgressBar):
         metrics = self.get_metrics(trainer, trainer.lightning_module)
         if metrics and not self._on_terminal and trainer.is_global_zero:
             shown = "  ".join(f"{key} {value}" for key, value in metrics.items())
-            log.info("epoch %d/%s  %s", trainer.current_epoch, trainer.max_epochs, shown)
+            of = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+            log.info("epoch %d%s  %s", trainer.current_epoch, of, shown)

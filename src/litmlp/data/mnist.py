@@ -68,9 +68,9 @@ class MNIST(InMemoryData):
 
     def _find(self) -> Path | None:
         """The folder that holds all four files."""
-        folders = [self.root, self.root / self.name / "raw"]
-        if self.system_folder is not None:
-            folders.append(Path(self.system_folder))
+        system = [] if self.system_folder is None else [Path(self.system_folder)]
+        # The two sets' files have the same names, so that root itself, which does not say whose it holds, comes last.
+        folders = [self.root / self.name / "raw", *system, self.root]
         return next((folder for folder in folders if all(_file(folder, name) for name in FILES)), None)
 
     def _download(self) -> None:

@@ -59,6 +59,9 @@ def run(main: Callable[[], Any], conf: str) -> None:
         sys.exit(128 + signal.SIGINT)
     except Interrupted as end:  # in a process that follows rank 0, which says it
         sys.exit(128 + end.number)
+    except BrokenPipeError:  # of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if _full_trace and not isinstance(error, WorkerError):
             raise
@@ -153,6 +156,8 @@ def _read_command_line() -> Namespace:
         flags_given += ["--multirun", *([f"--config-name={args.config_name}"] if args.config_name else [])]
         args.overrides = [*given, *rest, f"hydra.sweep.dir='{directory}'", "resume=auto"]
         sources, rest = _sources(args.overrides)
+    if sources and not (_directory(sources[-1]) / "config.yaml").is_file():
+        raise InputError(f"{sources[-1]}: no run directory, it holds no config.yaml")
     if not args.config_path and not args.config_dir:
         sources = [f"{source.partition('=')[0]}={_directory(source)}" for source in sources]
         NoteSweep.command = {"config_name": args.config_name, "overrides": [*sources, *rest]}

@@ -58,7 +58,8 @@ def train(cfg: DictConfig) -> float | None:
     data, task, trainer = construct(cfg, run_dir)
     changed = {} if before is None else resume.changes(run_dir, before, cfg)
     if before is not None and (metrics := resume.finished(run_dir, changed)):
-        log.info("%s is finished: %s; best %s %s", run_dir, metrics["stopped"], metrics["monitor"], metrics["best"])
+        value = "-" if metrics["best"] is None else f"{metrics['best']:.4g}"
+        log.info("%s is finished: %s; best %s %s", run_dir, metrics["stopped"], metrics["monitor"], value)
         return metrics["best"]
     trainer.strategy.setup_environment()  # joins the other processes, where there are any
     with blamed_on(cfg, "data"):

@@ -1,5 +1,6 @@
 """The weights that a run directory holds, and a new model that starts from them."""
 
+import glob
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def find_checkpoint(run_dir: Path, which: str) -> Path:
     best = sorted(folder.glob("best-*.ckpt"))
     recorded = read_metrics(run_dir).get("best_checkpoint")
     if isinstance(recorded, str):  # its name alone, for the directory may have been moved
-        best += [path for path in best if path.name == Path(recorded).name]
+        best += folder.glob(glob.escape(Path(recorded).name))
     path = best[-1] if best and which == "best" else folder / LAST
     if not path.is_file():
         raise InputError(f"{path}: there is no such checkpoint" if folder.is_dir() else f"{run_dir}: no checkpoints")
