@@ -18,6 +18,7 @@ from typing import Any
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -119,6 +120,10 @@ class NoteSweep(Callback):
         HydraConfig.instance().set_config(config)  # so that ${hydra:...} in the directory's name resolves by now
         NoteSweep.directory = Path(config.hydra.sweep.dir)
         sweeps.note(NoteSweep.directory, NoteSweep.command)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode == RunMode.MULTIRUN:  # Hydra would keep these of every job until the sweep ends
+            job_return.cfg = job_return.hydra_cfg = None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         for slot in Path(config.hydra.sweep.dir).glob(".slot-*"):
