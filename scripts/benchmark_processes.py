@@ -15,17 +15,18 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmark import write_images
 
 TRAIN = Path(__file__).with_name("train.py")
 QUIET = ["test=false", "callbacks=no_validation", "monitor=train_loss", "data.val_size=0", "trainer.accelerator=cpu"]
-WIDE = ["data=mnist", "model.hidden=[1024,1024]", "data.batch_size=500", "trainer.limit_train_batches=60"]
+WIDE = ["data=mnist", "model.hidden=[1024,1024]"]
 NUM_IMAGES = 30_000  # an epoch's, of WIDE
 TWO = ["trainer=ddp", "trainer.devices=2"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-SMALL = ["-m", "seed=range(8)", "model.hidden=[64]", "data.batch_size=16", "trainer.max_epochs=40"]
+SMALL = ["-m", "seed=range(8)", "model.hidden=[64]", "data.batch_size=16", "trainer.max_epochs=80"]
 
 
 def seconds(folder: Path, *args: str, threads: int | None = None) -> float:
@@ -37,9 +38,10 @@ def seconds(folder: Path, *args: str, threads: int | None = None) -> float:
     return time.perf_counter() - start
 
 
-def epoch(folder: Path, *args: str, threads: int | None = None) -> float:
+def epoch(folder: Path, batch_size: int, *args: str, threads: int | None = None) -> float:
     """Seconds per epoch, by runs of one and of four, so that what a run costs besides drops out."""
-    lengths = [seconds(folder, *WIDE, *args, f"trainer.max_epochs={n}", threads=threads) for n in (1, 4)]
+    batches = [f"data.batch_size={batch_size}", f"trainer.limit_train_batches={NUM_IMAGES // batch_size}"]
+    lengths = [seconds(folder, *WIDE, *batches, *args, f"trainer.max_epochs={n}", threads=threads) for n in (1, 4)]
     return (lengths[1] - lengths[0]) / 3
 
 
@@ -71,26 +73,27 @@ def main() -> None:
         folder = Path(name)
         write_images(folder)
         results = {
-            "epoch": measure(
-                f"an epoch of {NUM_IMAGES:,} images, 784-1024-1024-10, global batch 500",
-                repeats,
-                two_processes=lambda: epoch(folder, *TWO),
-                one_process_of_one_thread=lambda: epoch(folder, threads=1),
-                one_process_of_two_threads=lambda: epoch(folder, threads=2),
-            ),
+            **{
+                f"epoch, batch {size}": measure(
+                    f"an epoch of {NUM_IMAGES:,} images, 784-1024-1024-10, global batch {size}",
+                    repeats,
+                    two_processes=partial(epoch, folder, size, *TWO),
+                    one_process_of_one_thread=partial(epoch, folder, size, threads=1),
+                    one_process_of_two_threads=partial(epoch, folder, size, threads=2),
+                )
+                for size in (500, 2000)
+            },
             "sweep": measure(
                 "a sweep of 8 small jobs",
                 repeats,
-                joblib_with_2_workers=lambda: seconds(
-                    folder, *SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
-                ),
-                one_after_the_other=lambda: seconds(folder, *SMALL),
+                joblib_with_2_workers=partial(seconds, folder, *SMALL, *JOBLIB),
+                one_after_the_other=partial(seconds, folder, *SMALL),
             ),
             "start": measure(
                 "a whole run of one epoch of the digits",
                 repeats,
-                two_processes=lambda: seconds(folder, *TWO, "trainer.max_epochs=1"),
-                one_process=lambda: seconds(folder, "trainer.max_epochs=1"),
+                two_processes=partial(seconds, folder, *TWO, "trainer.max_epochs=1"),
+                one_process=partial(seconds, folder, "trainer.max_epochs=1"),
             ),
         }
     if args.json:
