@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -225,13 +225,16 @@ def _wait(workers: Sequence["subprocess.Popen[str]"], received: Sequence[int]) -
     """
     failed_at = None
     while True:
-        failed = [rank for rank, worker in enumerate(workers) if worker.poll() not in (None, 0)]
-        if failed and failed_at is None:
+        if failed_at is None and _failed(workers):
             failed_at = time.monotonic()
         is_over = failed_at is not None and time.monotonic() - failed_at >= (GRACE if received else 0)
         if is_over or all(worker.poll() is not None for worker in workers):
-            return failed
+            return _failed(workers)  # again, for what failed first may have come to light last
         time.sleep(0.02)
+
+
+def _failed(workers: Iterable["subprocess.Popen[str]"]) -> list[int]:
+    return [rank for rank, worker in enumerate(workers) if worker.poll() not in (None, 0)]
 
 
 def _end(worker: "subprocess.Popen[str]") -> None:
@@ -269,13 +272,16 @@ def _result(workers: Sequence["subprocess.Popen[str]"], files: Sequence[Path], f
     """Rank 0's result, or the error of the process that failed first."""
     outcomes = [Outcome(**json.loads(file.read_text())) for file in files if file.exists()]
     errors = sorted((each for each in outcomes if each.error is not None), key=lambda each: each.time)
-    if errors:
+    ended = {rank: workers[rank].returncode for rank in failed if not files[rank].exists()}  # without a word
+    # What another process killed comes first: the rest only say that they lost it. Gloo aborts those that do not say it.
+    culprits = [rank for rank, code in ended.items() if code < 0 and code != -signal.SIGABRT]
+    if errors and not culprits:
         first, message = errors[0], errors[0].error or ""
         raise InputError(message) if first.is_input_error else WorkerError(message, first.trace)
-    if failed:  # without a word
-        code = workers[failed[0]].returncode
+    for rank in [*culprits, *ended]:
+        code = ended[rank]
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        raise WorkerError(f"process {failed[0]} of {len(workers)} {how}", "")
+        raise WorkerError(f"process {rank} of {len(workers)} {how}", "")
     return outcomes[0].best
 
 
