@@ -50,6 +50,8 @@ def run(main: Callable[[], Any], conf: str) -> None:
     _full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1" or not debug_choices.isdisjoint(sys.argv)
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback per line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises what went wrong instead of printing it
+    # Under `uv run`, Ray would give its workers a copy of the project, and the runs would be written there.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         if follow(sys.argv):
             return
@@ -83,8 +85,8 @@ def job() -> Iterator[None]:
     """Around one job. A failure is written to the job's directory; bad input to a single run leaves no directory."""
     hydra = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
-    (directory / ERROR_FILE).unlink(missing_ok=True)  # of an attempt that is resumed
     try:
+        (directory / ERROR_FILE).unlink(missing_ok=True)  # of an attempt that is resumed
         with typed(OmegaConf.to_container(hydra.overrides.task)):  # type: ignore[arg-type]  # a list of strings
             yield
     except Interrupted as end:
