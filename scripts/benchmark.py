@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import benchmark_peers as peers
 import numpy as np
 import torch
+from benchmark_page import spread
 from hydra import compose, initialize_config_dir
 from lightning import Callback
 from torch import Tensor, nn
@@ -297,10 +297,6 @@ def write_images(folder: Path) -> tuple[Tensor, Tensor]:
             y = torch.from_numpy(labels[:NUM_TRAIN]).long()
     torch.save((x, y), folder / "images.pt")
     return x, y
-
-
-def spread(values: list[float], digits: int = 2) -> str:
-    return f"{median(values):,.{digits}f} [{min(values):,.{digits}f}, {max(values):,.{digits}f}]"
 
 
 def report(found: dict[str, Any]) -> Iterator[str]:

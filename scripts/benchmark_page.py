@@ -83,7 +83,7 @@ ADVICE = """\
 - `debug=profile` shows where your own step spends its time."""
 
 
-def spread(values: Sequence[float], digits: int) -> str:
+def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median(values):,.{digits}f} [{min(values):,.{digits}f}, {max(values):,.{digits}f}]"
 
 

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from litmlp.runs.errors import InputError
 from litmlp.runs.reopen import Reopened
 
 TOLERANCE = 1e-4  # of outputs, relative to the largest
+CODE = "    "  # Markdown's mark of a line of code
 
 
 def export(run: Reopened, kind: str, path: Path) -> float:
@@ -110,9 +112,5 @@ def model_card(run: Reopened, run_dir: Path) -> str:
     ]
     scores: dict[str, Any] = {**metrics.get("fit", {}), **metrics.get("test", {})}
     lines += [f"| {key} | {value} |" for key, value in sorted(scores.items()) if not key.startswith("norm/")]
-    lines += ["", "## Versions", "", _indented(json.dumps(metrics.get("versions", {}), indent=2))]
-    return "\n".join([*lines, "", "## Configuration", "", _indented(OmegaConf.to_yaml(run.cfg)), ""])
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.strip().splitlines())
+    lines += ["", "## Versions", "", indent(json.dumps(metrics.get("versions", {}), indent=2), CODE)]
+    return "\n".join([*lines, "", "## Configuration", "", indent(OmegaConf.to_yaml(run.cfg).strip(), CODE), ""])

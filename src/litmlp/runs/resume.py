@@ -14,13 +14,14 @@ from omegaconf import DictConfig
 from litmlp.callbacks.checkpoints import LAST, PREVIOUS
 from litmlp.durable import DamagedCheckpointError, read_checkpoint, write
 from litmlp.runs import record
+from litmlp.runs.checks import LENGTHS
 from litmlp.runs.compare import read_metrics
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 from litmlp.runs.trust import read_config
 
 log = logging.getLogger(__name__)
 
-LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+LENGTH = (*LENGTHS, "trainer.max_time")
 MAY_CHANGE = (  # keys, or sections, that leave what the run computes as it is
     *LENGTH,
     *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy")),
@@ -53,7 +54,7 @@ def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
     refused = [key for key in keys if not f"{key}.".startswith(tuple(f"{each}." for each in MAY_CHANGE))]
     length = new.scheduler.get("run_length_as")
     if length is not None and new.scheduler.get(length) is None:  # the schedule spans the run
-        refused += [key for key in keys if key in LENGTH[:2]]
+        refused += [key for key in keys if key in LENGTHS]
     if refused:
         lines = [f"{run_dir}: a run goes on with the values it has, but these differ:"]
         lines += [f"  {key}: {found[key]}" for key in refused]
