@@ -1,7 +1,9 @@
 """What the command line answers without training, it answers without importing torch."""
 
 import ast
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +60,20 @@ def test_a_run_imports_no_library_that_it_does_not_use() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     unused = {"sklearn", "pandas", "tensorboard", "torch.utils.tensorboard", "optuna", "jax", "keras"}
     assert unused & set(done.stdout.split()) == set()
+
+
+@pytest.mark.parametrize("command", ["compare.py runs", "train.py --help"])
+def test_a_pipe_that_nobody_reads_is_no_failure(tmp_path: Path, command: str) -> None:
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "config.yaml").write_text("name: one\n")
+    script, *args = command.split()
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, SCRIPT.with_name(script), *args], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_help_lists_every_group_and_choice(cli: Callable[..., Result]) -> None:

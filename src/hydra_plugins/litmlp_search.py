@@ -74,7 +74,7 @@ class OptunaSweeper(Sweeper):
             from optuna.study import StudyDirection
         except ImportError:
             raise InputError("hydra/sweeper=optuna: uv sync --extra sweep installs it") from None
-        from litmlp.callbacks.pruning import JOURNAL, STUDY, open_journal
+        from litmlp.runs.pruning import JOURNAL, STUDY, open_journal
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         typed = {override.get_key_element(): override for override in self.parser.parse_overrides(arguments)}
@@ -134,7 +134,7 @@ class OptunaSweeper(Sweeper):
     def _tell(self, number: int, job: JobReturn) -> None:
         from optuna.trial import TrialState
 
-        from litmlp.callbacks.pruning import PRUNED
+        from litmlp.runs.pruning import PRUNED
 
         value = job.return_value if job.status == JobStatus.COMPLETED else None
         if value is None or not math.isfinite(value):

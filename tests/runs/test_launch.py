@@ -129,6 +129,18 @@ def test_more_processes_than_cores_are_refused_before_they_start(cli: Callable[.
     assert result.err.startswith("trainer.devices=1000: this machine has ")
 
 
+@pytest.mark.parametrize(("variable", "value"), [("WORLD_SIZE", "two"), ("RANK", ""), ("MASTER_PORT", "-1")])
+def test_a_variable_of_torchruns_that_is_garbled_is_named(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    started = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "29500"}
+    for name, number in {"TORCHELASTIC_RUN_ID": "x", **started, variable: value}.items():
+        monkeypatch.setenv(name, number)
+    result = cli()
+    assert result.status == 2
+    assert result.err.startswith(f"{variable}={value}: torchrun and srun set a number here; ")
+
+
 def test_nodes_are_not_started_from_here(cli: Callable[..., Result]) -> None:
     result = cli("trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2")
     assert (result.status, result.err.partition(":")[0]) == (2, "trainer.num_nodes=2")

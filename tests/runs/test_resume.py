@@ -1,5 +1,6 @@
 """A run that is stopped and resumed ends with the bits of one that was not."""
 
+import fcntl
 import json
 import os
 import signal
@@ -118,6 +119,27 @@ def test_a_signal_during_the_test_costs_only_the_test(
     monkeypatch.undo()
     assert cli(f"resume={result.run_dirs[0]}").status == 0
     assert not list(differences(left_by(result.run_dirs[0]), whole))
+
+
+def test_a_run_that_another_process_trains_is_left_alone(
+    cli: Callable[..., Result], interrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = interrupted(3, signal.SIGTERM, *SMALL)
+    monkeypatch.setattr("litmlp.runs.record.PATIENCE", 0.3)
+    other = os.open(run_dir, os.O_RDONLY)  # as two processes have it, each by a descriptor of its own
+    fcntl.flock(other, fcntl.LOCK_EX)
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.suffix != ".log"}
+    result = cli(f"resume={run_dir}")
+    assert (result.status, result.err) == (
+        2,
+        f"{run_dir}: another process is training this run; let it end, or end it\n",
+    )
+    assert {path: path.read_bytes() for path in before} == before
+    os.close(other)
+    result = cli(f"resume={run_dir}")
+    assert result.status == 0
+    assert " s since it was resumed; " in result.out
+    assert json.loads((run_dir / "metrics.json").read_text())["seconds"] is None  # of the whole
 
 
 def test_a_finished_run_says_so_and_stays_as_it_is(cli: Callable[..., Result]) -> None:

@@ -57,6 +57,14 @@ def test_a_launcher_that_is_not_installed_is_named_with_its_extra(
     assert (result.status, result.err) == (2, "hydra/launcher=joblib: uv sync --extra sweep installs it\n")
 
 
+def test_jobs_for_slurm_take_slurm(cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", "")
+    result = cli("-m", "hydra/launcher=slurm", "optimizer.lr=0.1,0.2")
+    assert result.status == 2
+    assert result.err.startswith("hydra/launcher=slurm: there is no srun here; ")
+
+
 @pytest.mark.parametrize(
     ("slot", "num_gpus", "taken"),
     [(0, 1, ["a"]), (3, 1, ["d"]), (4, 1, ["a"]), (1, 2, ["c", "d"]), (1, 3, ["d", "a", "b"]), (0, 9, list("abcd"))],

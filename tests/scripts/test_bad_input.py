@@ -11,14 +11,15 @@ from conftest import Result, write_idx
 
 # command -> what stderr says, among other things. FILES stands for a folder of broken data files.
 COMMAND_LINE = {
-    "optimizer.lr": ["optimizer.lr", "missing EQUAL"],
-    "model.hidden=[200": ["[200"],
+    "optimizer.lr": ["optimizer.lr: not key=value"],
+    "model.hidden=[200": ["model.hidden=[200: not key=value; a list is written [a,b]"],
+    "optimizer.lr==3": ["optimizer.lr==3: not key=value"],
     "from=nowhere": ["from=nowhere", "no config.yaml"],
     "from=": ["from=", "no config.yaml"],
     "from=keep": ["from=keep", "no config.yaml"],
     "optimizer.lr=0.1,0.2": ["optimizer.lr=0.1,0.2", "--multirun", "optimizer.lr=[0.1,0.2]"],
     "--foo": ["--foo", "no such flag"],
-    "=3": ["=3"],
+    "=3": ["=3: not key=value"],
 }
 CHOICES = {
     "optimizer=sgdm": ["optimizer=sgdm", "did you mean sgd_momentum", "choices of optimizer: ", "adamw"],

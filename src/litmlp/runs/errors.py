@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,11 +49,20 @@ def complain(message: str) -> int:
     return 2
 
 
+def end_with_pipe() -> NoReturn:
+    """End quietly, as other programs do, where `| head` has read enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
 @contextmanager
 def complaining() -> Iterator[None]:
     """Around what a script does: bad input, and a file that cannot be had, cost a sentence and exit status 2."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_with_pipe()
     except (InputError, OSError) as error:
         if (message := sentence(error)) is None:
             raise

@@ -66,7 +66,7 @@ def _onnx(network: nn.Module, x: Tensor, path: Path) -> Callable[[Tensor], Tenso
         import onnxruntime
         import onnxscript  # noqa: F401  # what torch.onnx needs
     except ImportError as error:
-        raise InputError(f"--format onnx: {error.name} is missing; pip install -e '.[export]'") from error
+        raise InputError(f"--format onnx: {error.name} is missing; uv sync --extra export installs it") from error
     torch.onnx.export(
         network,
         (x,),

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litmlp.runs import sweeps
 from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
-from litmlp.runs.errors import InputError, complain, sentence, typed
+from litmlp.runs.errors import InputError, complain, end_with_pipe, sentence, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
 from litmlp.runs.overrides import check_overrides, compose_or_complain
 from litmlp.runs.trust import check_links, check_objects, read_config
@@ -62,9 +62,8 @@ def run(main: Callable[[], Any], conf: str) -> None:
         sys.exit(128 + signal.SIGINT)
     except Interrupted as end:  # in a process that follows rank 0, which says it
         sys.exit(128 + end.number)
-    except BrokenPipeError:  # of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    except BrokenPipeError:
+        end_with_pipe()
     except Exception as error:
         if _full_trace and not isinstance(error, WorkerError):
             raise
@@ -212,6 +211,11 @@ def _check(conf: str, args: Namespace) -> None:
             run_dir, recorded = args.recorded
             check_objects(run_dir, recorded, to_train=True)  # brings torch, like all that comes after
         if is_sweep:
+            launcher = compose_or_complain(config_name, jobs[0], return_hydra_config=True).hydra.launcher
+            if launcher._target_.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+                raise InputError(
+                    "hydra/launcher=slurm: there is no srun here; submitit_local runs such jobs without SLURM"
+                )
             from litmlp.runs.train import construct  # brings torch, which a sweep needs anyway
 
             for overrides in jobs:

@@ -106,7 +106,7 @@ def follow(arguments: Sequence[str]) -> bool:
 def _started_by_others() -> bool:
     """Whether torchrun or srun started this process as one of several; if srun, say so in torchrun's variables."""
     env = os.environ
-    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "RANK" not in env:
+    if _number("SLURM_STEP_NUM_TASKS", 1) > 1 and "RANK" not in env:
         first_host = subprocess.run(
             ["scontrol", "show", "hostnames", env["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
         ).stdout.split()[0]
@@ -121,7 +121,20 @@ def _started_by_others() -> bool:
             "LOCAL_WORLD_SIZE": str(int(env["SLURM_STEP_NUM_TASKS"]) // num_nodes),
             "TORCHELASTIC_RUN_ID": env["SLURM_JOB_ID"],
         }
-    return "TORCHELASTIC_RUN_ID" in env and int(env.get("WORLD_SIZE", 1)) > 1
+    if "TORCHELASTIC_RUN_ID" not in env or _number("WORLD_SIZE", 1) == 1:
+        return False
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        _number(name)
+    return True
+
+
+def _number(variable: str, default: int | None = None) -> int:
+    value = os.environ.get(variable, "" if default is None else str(default))
+    if not value.isdecimal():
+        raise InputError(
+            f"{variable}={value}: torchrun and srun set a number here; start with one, or unset its variables"
+        )
+    return int(value)
 
 
 def num_processes(cfg: DictConfig) -> int:
@@ -273,7 +286,7 @@ def _result(workers: Sequence["subprocess.Popen[str]"], files: Sequence[Path], f
     outcomes = [Outcome(**json.loads(file.read_text())) for file in files if file.exists()]
     errors = sorted((each for each in outcomes if each.error is not None), key=lambda each: each.time)
     ended = {rank: workers[rank].returncode for rank in failed if not files[rank].exists()}  # without a word
-    # What another process killed comes first: the rest only say that they lost it. Gloo aborts those that do not say it.
+    # What was killed from outside comes first: the others only lost it, and say so or are aborted by gloo.
     culprits = [rank for rank, code in ended.items() if code < 0 and code != -signal.SIGABRT]
     if errors and not culprits:
         first, message = errors[0], errors[0].error or ""

@@ -11,7 +11,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -69,6 +69,8 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
     parser = OverridesParser.create(config_loader=loader)
     try:
         parsed = parser.parse_overrides(overrides)
+        if nameless := next((override.input_line for override in parsed if not override.key_or_group), None):
+            raise OverrideParseException(nameless, "no key")
         choice = next((override for override in parsed if _is_group(loader, override)), None)
         if config_name == "from" and choice is not None:
             raise InputError(
@@ -109,10 +111,10 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
     return [[str(setting) for setting in settings] for settings in jobs], is_sweep
 
 
-def compose_or_complain(config_name: str, overrides: list[str]) -> DictConfig:
+def compose_or_complain(config_name: str, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
     """Compose, inside `hydra.initialize_config_dir`; what Hydra objects to becomes an InputError."""
     try:
-        return compose(config_name, overrides)
+        return compose(config_name, overrides, return_hydra_config=return_hydra_config)
     except NOT_COMPOSED as error:
         raise InputError(_sentence(error)) from error
 
@@ -219,6 +221,8 @@ def _kind(value: Any) -> str:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not key=value; a list is written [a,b], and text with other signs in quotes: 'a b'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice}: there is no such choice{nearest(choice, error.options)}"

@@ -1,5 +1,6 @@
 """What a run leaves in its directory, which is the whole truth about it."""
 
+import fcntl
 import json
 import logging
 import math
@@ -7,7 +8,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from litmlp.callbacks.pruning import Pruning
 from litmlp.durable import write
 from litmlp.runs.compare import read_overrides
 from litmlp.runs.errors import InputError, as_typed, leaves_of
+from litmlp.runs.pruning import Pruning
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 5.0  # seconds, in which the processes of a run that was just killed are gone
 LIBRARIES = ("litmlp", "torch", "lightning", "torchmetrics", "hydra-core", "omegaconf")
 
 
@@ -53,6 +56,38 @@ def restart(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
         (run_dir / name).unlink(missing_ok=True)
     _write_overrides(run_dir, [*before, *overrides])
     write(run_dir / "config.yaml", _as_yaml(cfg))
+
+
+@contextmanager
+def sole_writer(run_dir: Path) -> Iterator[None]:
+    """Within this, no other process goes on with the directory's run. Of several processes rank 0 stands for all.
+
+    Raises:
+        InputError: another process is at it, and is still `PATIENCE` seconds later.
+    """
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        yield
+        return
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not _locked(folder):
+            if time.monotonic() > deadline:
+                raise InputError(f"{run_dir}: another process is training this run; let it end, or end it")
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _locked(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network's file system that locks no directories
+        pass
+    return True
 
 
 def _as_yaml(cfg: DictConfig) -> bytes:
@@ -134,15 +169,18 @@ def outcome_of_fit(trainer: Trainer, cfg: DictConfig, run_dir: Path) -> dict[str
 
 
 @rank_zero_only
-def finish(run_dir: Path, cfg: DictConfig, trainer: Trainer, outcome: dict[str, Any], started: float) -> None:
+def finish(
+    run_dir: Path, cfg: DictConfig, trainer: Trainer, outcome: dict[str, Any], started: float, resumed: bool
+) -> None:
     """Write `metrics.json`, and say what came out."""
+    seconds = time.time() - started
     metrics = {
         "name": cfg.name,
         "monitor": cfg.monitor,
         "mode": cfg.mode,
         **outcome,
         "best_epoch": _epoch_of(run_dir / outcome["best_checkpoint"]) if outcome["best_checkpoint"] else None,
-        "seconds": round(time.time() - started, 2),
+        "seconds": None if resumed else round(seconds, 2),  # of the whole run
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "seed": cfg.seed,
         "devices": trainer.world_size,
@@ -152,7 +190,7 @@ def finish(run_dir: Path, cfg: DictConfig, trainer: Trainer, outcome: dict[str, 
         "settings": hyperparameters(cfg),
     }
     write(run_dir / "metrics.json", (json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n").encode())
-    _announce(run_dir, trainer, metrics)
+    _announce(run_dir, trainer, metrics, f"{seconds:.1f} s{' since it was resumed' if resumed else ''}")
 
 
 def _epoch_of(checkpoint: Path) -> int:
@@ -160,10 +198,10 @@ def _epoch_of(checkpoint: Path) -> int:
     return torch.load(checkpoint, weights_only=True, mmap=True, map_location="meta")["epoch"]
 
 
-def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any]) -> None:
+def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any], duration: str) -> None:
     where = Path(os.path.relpath(run_dir)) if run_dir.is_relative_to(Path.cwd()) else run_dir
     epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
-    lines = [f"{epochs} in {metrics['seconds']:.1f} s; {metrics['stopped']}"]
+    lines = [f"{epochs} in {duration}; {metrics['stopped']}"]
     tested = "best checkpoint" if metrics["best_checkpoint"] else "last weights"
     for stage, title in (("fit", "last epoch"), ("test", f"test of the {tested}")):
         if not metrics[stage]:

@@ -14,12 +14,12 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litmlp.callbacks.pruning import JOURNAL, Pruning
 from litmlp.durable import DurableCheckpoints
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume
 from litmlp.runs.checks import check_devices, check_lengths, check_monitors, check_task, check_values
 from litmlp.runs.errors import blamed_on
+from litmlp.runs.pruning import JOURNAL, Pruning
 from litmlp.runs.weights import start_from
 from litmlp.signals import heeded
 from litmlp.training_epoch import TrainingEpoch
@@ -76,19 +76,18 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.get("init_from") and before is None:
         start_from(task.model, Path(cfg.init_from))
     overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
-    checkpoint = None
     if before is None:
         record.start(run_dir, cfg, overrides)
-    else:
-        checkpoint = resume.start(run_dir, cfg, overrides, changed, trainer)
-    record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    outcome = record.outcome_of_fit(trainer, cfg, run_dir)  # now, for the test replaces metrics and callbacks' states
-    if cfg.test:
-        best = record.best_checkpoint(trainer) if has_validation else None
-        trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
-        outcome["test"] = record.metrics_of(trainer)
-    record.finish(run_dir, cfg, trainer, outcome | {"git": git}, started)
+    with record.sole_writer(run_dir):
+        checkpoint = None if before is None else resume.start(run_dir, cfg, overrides, changed, trainer)
+        record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        outcome = record.outcome_of_fit(trainer, cfg, run_dir)  # now, for the test replaces metrics, callbacks' states
+        if cfg.test:
+            best = record.best_checkpoint(trainer) if has_validation else None
+            trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+            outcome["test"] = record.metrics_of(trainer)
+        record.finish(run_dir, cfg, trainer, outcome | {"git": git}, started, resumed=checkpoint is not None)
     return outcome["best"]
 
 
