@@ -88,6 +88,9 @@ def test_two_processes_give_the_numbers_of_one(process: Callable[..., Result], c
     for stage in ("fit", "test"):
         assert second[stage] == pytest.approx(first[stage], rel=1e-4)
     assert curve(two_dir, "train_loss_step") == pytest.approx(curve(one_dir, "train_loss_step"), rel=1e-3)
+    found, expected = (json.loads((folder / "test_results.json").read_text()) for folder in (two_dir, one_dir))
+    assert found["confusion"] == expected["confusion"]
+    assert [each["index"] for each in found["mistakes"]] == [each["index"] for each in expected["mistakes"]]
     for name, weight in weights(one_dir).items():
         torch.testing.assert_close(weights(two_dir)[name], weight, rtol=1e-4, atol=1e-6)
     assert two.out.count("run directory") == one.out.count("run directory") == 1

@@ -24,7 +24,8 @@ def test_what_lies_in_a_run_directory(cli: Callable[..., Result]) -> None:
     run_dir = cli(*SMALL).run_dir
     left = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*")}
     assert left - {path for path in left if path.startswith("events.out.tfevents.")} == {
-        *("config.yaml", "overrides.yaml", "metrics.json", "train.log", "hparams.yaml"),
+        *("config.yaml", "overrides.yaml", "metrics.json", "test_results.json", "train.log"),
+        "hparams.yaml",
         *("checkpoints", f"checkpoints/best-{EPOCHS - 1:03d}.ckpt", "checkpoints/last.ckpt"),
         "checkpoints/previous.ckpt",
     }

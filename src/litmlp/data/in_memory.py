@@ -96,6 +96,11 @@ class Batches:
         """Of a global batch: of what all processes together get."""
         return min(self.batch_size, len(self.samples.y) - batch_idx * self.batch_size)
 
+    def share(self, batch_idx: int) -> slice:
+        """This process's part of a global batch, counted in the order of the pass."""
+        start, size = batch_idx * self.batch_size, self.size(batch_idx)
+        return slice(start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size)
+
     def __iter__(self) -> Iterator[Samples]:
         num_samples = len(self.samples.y)
         order = None
@@ -106,10 +111,7 @@ class Batches:
         first, self._start = self._start, 0
         for batch_idx in range(first, len(self)):
             self._next = batch_idx + 1
-            start, size = batch_idx * self.batch_size, self.size(batch_idx)
-            share = slice(
-                start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size
-            )
+            share = self.share(batch_idx)
             batch = self.samples.at(share if order is None else order[share])
             yield batch if self.transform is None else Samples(self.transform(batch.x), batch.y)
 
@@ -140,6 +142,8 @@ class InMemoryData(LightningDataModule, ABC):
 
     sample_shape: tuple[int, ...]
     num_outputs: int
+    class_names: Sequence[str] = ()
+    """Of the classes, in their order, where they have other names than their numbers."""
     max_value: float = 1.0
     """The largest x that `load` gives; x is divided by it."""
     stratify: bool = True

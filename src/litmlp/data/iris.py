@@ -10,6 +10,7 @@ class Iris(UndividedData):
 
     sample_shape = (4,)
     num_outputs = 3
+    class_names = ("setosa", "versicolor", "virginica")
 
     def load_all(self) -> Samples:
         from sklearn.datasets import load_iris

@@ -101,6 +101,10 @@ class FashionMNIST(MNIST):
     """
 
     name = "FashionMNIST"
+    class_names = (
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    )
     system_folder = "/usr/share/datasets/fashion-mnist"
 
 

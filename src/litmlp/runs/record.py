@@ -52,7 +52,7 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
 def restart(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Record the values with which the directory's run goes on. It is no longer finished."""
     before = read_overrides(run_dir)
-    for name in ("metrics.json", "error.txt"):
+    for name in ("metrics.json", "test_results.json", "error.txt"):
         (run_dir / name).unlink(missing_ok=True)
     _write_overrides(run_dir, [*before, *overrides])
     write(run_dir / "config.yaml", _as_yaml(cfg))

@@ -146,20 +146,21 @@ class SupervisedTask(LightningModule):
         self.log_dict(self.val_scores.compute())
         self.val_scores.reset()
 
-    def test_step(self, batch: Samples, batch_idx: int) -> None:
-        self._score(self.test_scores, batch)
+    def test_step(self, batch: Samples, batch_idx: int) -> Tensor | None:
+        return self._score(self.test_scores, batch)  # for callbacks that look at single samples
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.test_scores.compute())
         self.test_scores.reset()
 
-    def _score(self, scores: MetricCollection, batch: Samples) -> None:
+    def _score(self, scores: MetricCollection, batch: Samples) -> Tensor | None:
         x, y = batch
         if len(y) == 0:  # this process's share of a batch smaller than the number of processes
-            return
+            return None
         output = self.model(x)
         # each metric takes from these what its update() names
         scores.update(preds=output, target=y, value=self.loss(output, y), weight=len(y))
+        return output
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(parameter_groups(self.model, self.decay, self.param_groups))
