@@ -37,8 +37,8 @@ class Confusion(Callback):
     """Writes `test_results.json` after the test of a classifier, and its pictures for TensorBoard.
 
     The file holds `class_names`, the counts `confusion` of the whole test set (rows: true classes, columns: predicted
-    ones), and `mistakes`, the samples with the most probable wrong predictions, worst first. `index` is a sample's place
-    in the test set, where the data loader has `share`, else among those that the process was given.
+    ones), and `mistakes`, the samples with the most probable wrong predictions, worst first. `index` is a sample's
+    place in the test set, where the data loader has `share`, else among those that the process was given.
 
     It takes tasks whose `test_step` returns the logits (B, C) of batches (x, y) with y of integers; other tests leave
     nothing behind.
