@@ -211,16 +211,13 @@ def _check(conf: str, args: Namespace) -> None:
             run_dir, recorded = args.recorded
             check_objects(run_dir, recorded, to_train=True)  # brings torch, like all that comes after
         if is_sweep:
-            launcher = compose_or_complain(config_name, jobs[0], return_hydra_config=True).hydra.launcher
-            if launcher._target_.endswith(".SlurmLauncher") and shutil.which("srun") is None:
-                raise InputError(
-                    "hydra/launcher=slurm: there is no srun here; submitit_local runs such jobs without SLURM"
-                )
             from litmlp.runs.train import construct  # brings torch, which a sweep needs anyway
 
             for overrides in jobs:
                 with typed(overrides):
-                    cfg = compose_or_complain(config_name, overrides)
+                    cfg = compose_or_complain(config_name, overrides, return_hydra_config=True)
+                    HydraConfig.instance().set_config(cfg)  # to which values refer
+                    sweeps.check_launcher(cfg.hydra.launcher)
                     num_processes(cfg)
                     construct(cfg, Path())
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,12 @@ def _recorded(path: Path) -> tuple[str | None, list[str]]:
     except (yaml.YAMLError, ValueError, LookupError, TypeError):
         raise InputError(f"{path}: not the command of a sweep") from None
     return config_name, overrides
+
+
+def check_launcher(launcher: DictConfig) -> None:
+    """Raise InputError where this machine lacks what it takes."""
+    if launcher._target_.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        raise InputError("hydra/launcher=slurm: there is no srun here; submitit_local runs such jobs without SLURM")
 
 
 def share_machine(launcher: DictConfig, sweep_dir: Path, num_processes: int) -> None:

@@ -134,7 +134,7 @@ def _pruning(cfg: DictConfig) -> list[Pruning]:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return []
     hydra = HydraConfig.get()
-    if not hydra.sweeper.get("pruner"):
+    if not hydra.sweeper.get("pruner") or OmegaConf.is_missing(hydra.job, "num"):  # no job yet, only looked at
         return []
     return [Pruning(Path(hydra.sweep.dir) / JOURNAL, hydra.job.num, instantiate(hydra.sweeper.pruner), cfg.monitor)]
 
