@@ -29,7 +29,13 @@ from litmlp.runs import launch
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
 RUN = [
-    *("trainer.max_epochs=12", "data.batch_size=32", "model.hidden=[32]", "logger=both", "hydra.run.dir=run"),
+    *(
+        "trainer.max_epochs=12",
+        "data.batch_size=32",
+        "model.hidden=[32]",
+        "logger=[tensorboard,csv]",
+        "hydra.run.dir=run",
+    ),
     *("trainer.accelerator=cpu", "trainer.log_every_n_steps=10"),
 ]
 MODES = {

@@ -1,5 +1,6 @@
 """Every choice of every config group trains: the files are found on disk, so a new one is tested by being there."""
 
+import re
 import shlex
 from collections.abc import Callable
 from math import isfinite
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.usefixtures("mnist_files")
     ("group", "choice"), [(group, choice) for group in GROUPS if group not in NAMED for choice in GROUPS[group]]
 )
 def test_a_choice_trains(cli: Callable[..., Result], group: str, choice: str) -> None:
+    for extra in re.findall("uv sync --extra ([a-z]+)", (CONF / group / f"{choice}.yaml").read_text()):
+        pytest.importorskip(extra)
     needs_gpu = OmegaConf.load(CONF / group / f"{choice}.yaml").get("accelerator") in ("gpu", "cuda")
     result = cli(f"{group}={choice}", *_what_suits(group, choice), *FAST)
     if needs_gpu and not torch.cuda.is_available():

@@ -164,7 +164,7 @@ def test_hyperparameters_are_there_for_the_hparams_tab(cli: Callable[..., Result
 def test_the_csv_has_the_same_values(cli: Callable[..., Result]) -> None:
     import csv
 
-    result = cli(*SMALL, "logger=both")
+    result = cli(*SMALL, "logger=[tensorboard,csv]")
     rows = list(csv.DictReader((result.run_dir / "metrics.csv").open()))
     for tag, points in curves(result.run_dir).items():
         if tag != "epoch":

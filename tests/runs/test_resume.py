@@ -17,7 +17,13 @@ from litmlp.runs import trust
 
 # Three epochs of 11 batches, with dropout and everything logged.
 SMALL = [
-    *("trainer.max_epochs=3", "data.batch_size=128", "model.hidden=[16]", "model.dropout=0.2", "logger=both"),
+    *(
+        "trainer.max_epochs=3",
+        "data.batch_size=128",
+        "model.hidden=[16]",
+        "model.dropout=0.2",
+        "logger=[tensorboard,csv]",
+    ),
     *("trainer.log_every_n_steps=4", f"+callbacks.stop._target_={__name__}.StopAt"),
 ]
 

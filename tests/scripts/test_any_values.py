@@ -19,7 +19,7 @@ CHOICES = {
     "optimizer": ["adadelta", "adagrad", "adam", "adamw", "nesterov", "rmsprop", "sgd_momentum"],
     "scheduler": ["constant", "cosine", "one_cycle", "plateau", "plateau_per_batch", "polynomial", "step_per_batch"],
     "callbacks": ["default", "[default,max_norm,ema]", "no_validation"],
-    "logger": ["both", "none"],
+    "logger": ["[tensorboard,csv]", "none"],
 }
 FAST = {"trainer.max_epochs": 1, "trainer.max_steps": 2, "trainer.limit_val_batches": 1}
 # These start or wait for other processes, or name files and directories.

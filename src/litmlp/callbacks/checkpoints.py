@@ -17,7 +17,12 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, but a NaN or an infinity is never among the best."""
+    """Lightning's, but a NaN or an infinity is never among the best, and the directory is no logger's to choose."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.dirpath is None:
+            self.dirpath = str(_folder(trainer))
+        super().setup(trainer, pl_module, stage)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)

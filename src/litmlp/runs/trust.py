@@ -30,6 +30,7 @@ REOPENED = (
 TRAINED = (
     *REOPENED,
     "litmlp.callbacks",
+    "litmlp.loggers",  # report to where the environment says
     "litmlp.optim",
     "torch.optim",
     "lightning.pytorch.callbacks.early_stopping",

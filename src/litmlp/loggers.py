@@ -1,0 +1,117 @@
+"""Trackers beyond TensorBoard and CSV. A resumed run goes on in the tracker's run that it had begun.
+
+Where they report to is this machine's to say, by the environment variables of each, never a recorded configuration's.
+Metrics that a killed run had logged after its last checkpoint are logged again, with the same values.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MLflow(MLFlowLogger):
+    """Reports to `MLFLOW_TRACKING_URI`, by default to the SQLite file `mlflow.db` in the current directory.
+
+    Args:
+        save_dir: run directory; its name is the run's, and it remembers the run's identifier in `mlflow.id`.
+        experiment_name: under which MLflow lists the run.
+    """
+
+    def __init__(self, save_dir: Path, experiment_name: str) -> None:
+        _require("mlflow")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        self._file = save_dir / "mlflow.id"
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+        with _locked(Path(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:///") else nullcontext():
+            super().__init__(
+                experiment_name=experiment_name,
+                run_name=save_dir.name,
+                tracking_uri=uri,
+                tags={"run_directory": str(save_dir.absolute())},
+                run_id=_remembered(self._file),
+            )
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        client = super().experiment
+        if not self._file.exists():
+            self._file.write_text(self._run_id or "")
+        return client
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
+        """Those that are new: MLflow refuses to change what a run began with, a length that was moved among it."""
+        known = self.experiment.get_run(self.run_id).data.params
+        super().log_hyperparams({key: value for key, value in params.items() if key not in known})
+
+
+class WandB(WandbLogger):
+    """Writes to `wandb/` in the current directory, or `WANDB_DIR`; uploads where `WANDB_MODE=online`.
+
+    Args:
+        save_dir: run directory; its name is the run's, its parent's name the group, and it remembers the run's
+            identifier in `wandb.id`.
+        project: under which Weights & Biases lists the run.
+    """
+
+    def __init__(self, save_dir: Path, project: str) -> None:
+        _require("wandb")
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        os.environ.setdefault("WANDB_SILENT", "true")
+        self._file = save_dir / "wandb.id"
+        super().__init__(
+            name=save_dir.name,
+            group=save_dir.parent.name,
+            save_dir=None,  # type: ignore[arg-type]
+            project=project,
+            id=_remembered(self._file) or secrets.token_hex(4),
+            mode=os.environ.get("WANDB_MODE", "offline"),
+        )
+        del self._wandb_init["anonymous"]  # which W&B no longer knows, and says so
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            import wandb
+
+            wandb.finish()  # of the job before in this process, whose run Lightning would go on with
+            self._file.write_text(str(self._id))
+        return super().experiment
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if status != "success" and self._experiment is not None:
+            self._experiment.finish(exit_code=1)
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    """For MLflow makes a new database's tables in each process that finds none."""
+    with database.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _require(package: str) -> None:
+    if find_spec(package) is None:
+        raise ValueError(f"{package} is missing; uv sync --extra {package} installs it")
+
+
+def _remembered(file: Path) -> str | None:
+    """The identifier in this file, if there is one and it looks like one."""
+    known = file.read_text() if file.is_file() else ""
+    return known if re.fullmatch(r"[0-9a-f]{8,32}", known) else None
