@@ -26,7 +26,7 @@ from datetime import timedelta
 from logging.config import dictConfig
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -377,10 +377,13 @@ def _follow(store: "Store") -> float | None:
 
 
 def _train(cfg: DictConfig) -> float | None:
+    from litmlp.runs.pruning import pruning_of
     from litmlp.runs.train import train  # imports torch: seconds that --help and a typo need not wait for
 
+    hydra = HydraConfig.get()
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # a list of strings
     try:
-        return train(cfg)
+        return train(cfg, Path(hydra.runtime.output_dir), overrides, pruning_of(hydra, cfg.monitor))
     finally:
         if "RANK" in os.environ:
             from torch import distributed

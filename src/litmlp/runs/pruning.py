@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 
 if TYPE_CHECKING:
@@ -55,6 +58,13 @@ class Pruning(Callback):
             return False
         self._trial.set_user_attr(PRUNED, True)
         return True
+
+
+def pruning_of(hydra: HydraConf, monitor: str) -> list[Pruning]:
+    """What a job of a search takes. No part of the run's own values, for `from=` starts the run outside the search."""
+    if hydra.mode != RunMode.MULTIRUN or not hydra.sweeper.get("pruner"):
+        return []
+    return [Pruning(Path(hydra.sweep.dir) / JOURNAL, hydra.job.num, instantiate(hydra.sweeper.pruner), monitor)]
 
 
 def open_journal(path: Path) -> "BaseStorage":

@@ -39,6 +39,7 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         InputError: the directory holds a run already.
     """
+    run_dir.mkdir(parents=True, exist_ok=True)
     try:
         write(run_dir / "config.yaml", _as_yaml(cfg), exclusive=True)
     except FileExistsError:

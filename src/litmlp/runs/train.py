@@ -3,14 +3,13 @@
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -19,7 +18,6 @@ from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume
 from litmlp.runs.checks import check_devices, check_lengths, check_monitors, check_task, check_values
 from litmlp.runs.errors import blamed_on
-from litmlp.runs.pruning import JOURNAL, Pruning
 from litmlp.runs.weights import start_from
 from litmlp.signals import heeded
 from litmlp.training_epoch import TrainingEpoch
@@ -42,8 +40,16 @@ for table in ("profilers", "callbacks.model_summary"):  # but for these, which w
 
 
 @heeded()
-def train(cfg: DictConfig) -> float | None:
-    """Train and test what the configuration says, into the job's directory; go on with the run there if it says so.
+def train(
+    cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = (), callbacks: Sequence[Callback] = ()
+) -> float | None:
+    """Train and test what the configuration says, into the directory; go on with the run there if it says so.
+
+    Args:
+        cfg: as composed of conf/.
+        run_dir: of this run alone.
+        overrides: what was typed in place of the defaults, to be recorded.
+        callbacks: beside those of the configuration, and no part of what is recorded.
 
     Returns:
         The monitored metric's best value, for a sweeper; None if nothing logged it.
@@ -53,9 +59,8 @@ def train(cfg: DictConfig) -> float | None:
         Interrupted: a signal came.
     """
     started, git = time.time(), record.git_state()
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
     before = resume.recorded(run_dir) if cfg.resume else None
-    data, task, trainer = construct(cfg, run_dir)
+    data, task, trainer = construct(cfg, run_dir, callbacks)
     changed = {} if before is None else resume.changes(run_dir, before, cfg)
     if before is not None and (metrics := resume.finished(run_dir, changed)):
         value = "-" if metrics["best"] is None else f"{metrics['best']:.4g}"
@@ -75,7 +80,6 @@ def train(cfg: DictConfig) -> float | None:
 
     if cfg.get("init_from") and before is None:
         start_from(task.model, Path(cfg.init_from))
-    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
     if before is None:
         record.start(run_dir, cfg, overrides)
     with record.sole_writer(run_dir):
@@ -91,7 +95,7 @@ def train(cfg: DictConfig) -> float | None:
     return outcome["best"]
 
 
-def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
+def construct(cfg: DictConfig, run_dir: Path, others: Sequence[Callback] = ()) -> tuple[Any, Any, Trainer]:
     """Data module, task and trainer, before any data are read: their constructors know which values make sense.
 
     The first two are Any for what they have beyond Lightning's classes: data give `sample_shape`, `num_outputs` and
@@ -117,7 +121,7 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
         if hasattr(callbacks[-1], "check"):  # ours may look at the task before data are read
             with blamed_on(cfg, f"callbacks.{name}"):
                 callbacks[-1].check(task)
-    callbacks += _pruning(cfg)
+    callbacks += others
     if not loggers:  # these two refuse a trainer without a logger
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
     extras: dict[str, Any] = {"plugins": [DurableCheckpoints()]}
@@ -127,16 +131,6 @@ def construct(cfg: DictConfig, run_dir: Path) -> tuple[Any, Any, Trainer]:
     TrainingEpoch.install(trainer)
     check_devices(cfg, trainer, data.batch_size)
     return data, task, trainer
-
-
-def _pruning(cfg: DictConfig) -> list[Pruning]:
-    """Of a trial of a search: it is no part of the run's own values, for `from=` starts the run outside the search."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return []
-    hydra = HydraConfig.get()
-    if not hydra.sweeper.get("pruner") or OmegaConf.is_missing(hydra.job, "num"):  # no job yet, only looked at
-        return []
-    return [Pruning(Path(hydra.sweep.dir) / JOURNAL, hydra.job.num, instantiate(hydra.sweeper.pruner), cfg.monitor)]
 
 
 def make(cfg: DictConfig, key: str, **arguments: Any) -> Any:
