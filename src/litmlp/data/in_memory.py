@@ -11,6 +11,11 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 
 
+TRANSFORMED = 2**24
+"""Values, 64 MiB as floats, of the largest set that is transformed once rather than batch by batch in each epoch. Where
+batches are drawn at random, gathering bytes and transforming those is as fast."""
+
+
 class Samples(NamedTuple):
     """`x` is (N, *sample_shape), of any dtype; `y` is (N,) int64 classes or (N, num_outputs) float32 targets."""
 
@@ -256,6 +261,8 @@ class InMemoryData(LightningDataModule, ABC):
             samples = samples.to(device)
         assert self.transform is not None, "setup() comes first"
         transform = self.transform.to(samples.x.device)
+        if seed is None and augment is None and samples.x.numel() <= TRANSFORMED:
+            return Batches(Samples(transform(samples.x), samples.y), batch_size, None, None, rank, world_size)
         whole = transform if augment is None else lambda x: augment(transform(x))
         return Batches(samples, batch_size, seed, whole, rank, world_size)
 
