@@ -157,7 +157,7 @@ def archive(content: object) -> bytes:
     """A checkpoint file."""
     import torch
 
-    from litmlp.durable import seal
+    from litmlp.checkpoint_io import seal
 
     buffer = BytesIO()
     torch.save(content, buffer)

@@ -15,7 +15,8 @@ from bits import differences, left_by
 from conftest import Result
 from lightning import Callback, Trainer
 
-from litmlp.durable import DamagedCheckpointError, read_checkpoint, seal, write
+from litmlp.checkpoint_io import DamagedCheckpointError, read_checkpoint, seal
+from litmlp.durable import write
 from litmlp.runs import trust
 
 # Three epochs of 11 batches.

@@ -13,7 +13,7 @@ import torch
 import yaml
 from conftest import archive
 
-from litmlp.durable import seal
+from litmlp.checkpoint_io import seal
 from litmlp.runs.errors import InputError
 from litmlp.runs.trust import check_objects, read_config
 

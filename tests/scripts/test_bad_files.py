@@ -16,8 +16,8 @@ import pytest
 from conftest import Result, write_idx
 from PIL import Image
 
+from litmlp.checkpoint_io import DIGEST, END_OF_ZIP, seal
 from litmlp.data.mnist import read_idx
-from litmlp.durable import DIGEST, END_OF_ZIP, seal
 from litmlp.runs import weights
 from litmlp.runs.errors import InputError
 from litmlp.runs.predict import read_samples

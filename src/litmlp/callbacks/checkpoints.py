@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor, distributed
 
 from litmlp import signals
-from litmlp.durable import DurableCheckpoints
+from litmlp.checkpoint_io import DurableCheckpoints
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 

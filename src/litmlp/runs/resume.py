@@ -12,7 +12,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig
 
 from litmlp.callbacks.checkpoints import LAST, PREVIOUS
-from litmlp.durable import DamagedCheckpointError, read_checkpoint, write
+from litmlp.checkpoint_io import DamagedCheckpointError, read_checkpoint
+from litmlp.durable import write
 from litmlp.runs import record
 from litmlp.runs.checks import LENGTHS
 from litmlp.runs.compare import read_metrics

@@ -13,7 +13,7 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litmlp.durable import DurableCheckpoints
+from litmlp.checkpoint_io import DurableCheckpoints
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume
 from litmlp.runs.checks import check_devices, check_lengths, check_monitors, check_task, check_values

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from litmlp.callbacks.checkpoints import LAST
-from litmlp.durable import DamagedCheckpointError, read_checkpoint
+from litmlp.checkpoint_io import DamagedCheckpointError, read_checkpoint
 from litmlp.runs.compare import read_metrics
 from litmlp.runs.errors import InputError
 
