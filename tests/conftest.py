@@ -23,6 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from litmlp.runs import report
 from litmlp.runs.jobs import NoteSweep
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's, not imported yet: twice as fast where tests share their cores
@@ -79,6 +80,13 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Result(status, out, err, [path for path in run_dirs(tmp_path) if path not in before])
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def _reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run of this process writes a report, which takes half a second, but in tests marked with `reports`."""
+    if "reports" not in request.keywords:
+        monkeypatch.setattr(report, "report_line", lambda directory: f"no report of {directory}")
 
 
 @pytest.fixture

@@ -209,4 +209,6 @@ def test_the_default_run_in_a_process_of_its_own(process: Callable[..., Result])
         f"best checkpoint: {where}/{result.metrics['best_checkpoint']}\n"
         f"run directory: {where}\n"
         f"curves: tensorboard --logdir {where}\n"
+        f"report: {where}/report.html\n"
     )
+    assert (result.run_dir / "curves.png").is_file()

@@ -40,7 +40,7 @@ def check_values(cfg: DictConfig) -> None:
     for part in PARTS:
         if not OmegaConf.is_dict(cfg.get(part)):
             raise InputError(f"{part}: a run needs one, and this configuration has {as_typed(cfg.get(part))}")
-    for key in RANGES:
+    for key in ("report", *RANGES):
         check_value(key, OmegaConf.select(cfg, key))
     if not OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a running job resolves
         check_value("name", cfg.get("name"))
@@ -54,6 +54,8 @@ def check_value(key: str, value: Any) -> None:
     """
     if key == "name" and (not isinstance(value, str) or not value or leads_outside(value)):
         raise InputError(f"name={as_typed(value)}: must name a folder under runs/ and sweeps/")
+    if key == "report" and value not in (None, True, False, "each"):
+        raise InputError(f"report={as_typed(value)}: must be true, false or each")
     if key in LENGTHS and value == 0:
         raise InputError(f"{key}=0: trains nothing; must be at least 1, or -1 for no end")
     if key not in RANGES or value is None:

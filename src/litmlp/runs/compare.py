@@ -243,7 +243,7 @@ def show(rows: Sequence[Row], metric: str | None = None) -> None:
     from rich.console import Console  # here, so that an answer to a typo need not wait for it
     from rich.table import Table
 
-    console, cells = Console(markup=False, highlight=False, emoji=False), _cells(rows, metric)
+    console, cells = Console(markup=False, highlight=False, emoji=False), as_columns(rows, metric)
     notes = ["mean (std)"] if any(row.n > 1 for row in rows) else []
     if not console.is_terminal:
         widths = [max(map(len, [head, *column])) for head, column in cells.items()]
@@ -281,7 +281,7 @@ def _fit(cells: Columns, optional: Sequence[str], width: int) -> tuple[Columns, 
     return cells, optional[len(optional) - num_hidden :]
 
 
-def _cells(rows: Sequence[Row], metric: str | None) -> Columns:
+def as_columns(rows: Sequence[Row], metric: str | None = None) -> Columns:
     """The table by column, of those in which there is something to say."""
     metrics = dict.fromkeys(row.monitor for row in rows if row.n)
     plain = [key for row in rows for key in row.mean if "/" not in key and not key.startswith("train")]

@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litmlp.runs import sweeps
+from litmlp.runs import report, sweeps
 from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
 from litmlp.runs.errors import InputError, complain, end_with_pipe, sentence, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
@@ -115,11 +115,12 @@ class NoteSweep(Callback):
     """Remembers where the sweep of this process goes, for the report at its end, and notes its command there."""
 
     directory: Path | None = None
+    with_report = True
     command: dict[str, Any] | None = None  # that started it, for it to go on
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)  # so that ${hydra:...} in the directory's name resolves by now
-        NoteSweep.directory = Path(config.hydra.sweep.dir)
+        NoteSweep.directory, NoteSweep.with_report = Path(config.hydra.sweep.dir), bool(config.get("report"))
         sweeps.note(NoteSweep.directory, NoteSweep.command)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -253,6 +254,8 @@ def _report_sweep() -> int:
         print()
         show(rows)
         print(f"sweep directory: {sweep}\ncurves: tensorboard --logdir {sweep}")
+        if NoteSweep.with_report:
+            print(report.report_line(sweep))
     failed = {run: note for row in rows for run, note in row.notes.items() if note.startswith("failed: ")}
     if failed:
         where = f"the traceback of each is in its {ERROR_FILE}"

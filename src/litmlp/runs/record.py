@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from litmlp.durable import write
+from litmlp.runs import report
 from litmlp.runs.compare import read_overrides
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 from litmlp.runs.pruning import Pruning
@@ -53,7 +56,7 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
 def restart(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Record the values with which the directory's run goes on. It is no longer finished."""
     before = read_overrides(run_dir)
-    for name in ("metrics.json", "test_results.json", "error.txt"):
+    for name in ("metrics.json", "test_results.json", "error.txt", "report.html", "curves.png"):
         (run_dir / name).unlink(missing_ok=True)
     _write_overrides(run_dir, [*before, *overrides])
     write(run_dir / "config.yaml", _as_yaml(cfg))
@@ -191,7 +194,7 @@ def finish(
         "settings": hyperparameters(cfg),
     }
     write(run_dir / "metrics.json", (json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n").encode())
-    _announce(run_dir, trainer, metrics, f"{seconds:.1f} s{' since it was resumed' if resumed else ''}")
+    _announce(run_dir, cfg, trainer, metrics, f"{seconds:.1f} s{' since it was resumed' if resumed else ''}")
 
 
 def _epoch_of(checkpoint: Path) -> int:
@@ -199,7 +202,7 @@ def _epoch_of(checkpoint: Path) -> int:
     return torch.load(checkpoint, weights_only=True, mmap=True, map_location="meta")["epoch"]
 
 
-def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any], duration: str) -> None:
+def _announce(run_dir: Path, cfg: DictConfig, trainer: Trainer, metrics: dict[str, Any], duration: str) -> None:
     where = Path(os.path.relpath(run_dir)) if run_dir.is_relative_to(Path.cwd()) else run_dir
     epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
     lines = [f"{epochs} in {duration}; {metrics['stopped']}"]
@@ -216,6 +219,9 @@ def _announce(run_dir: Path, trainer: Trainer, metrics: dict[str, Any], duration
     lines.append(f"run directory: {where}")
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         lines.append(f"curves: tensorboard --logdir {where}")
+    is_job = HydraConfig.get().mode == RunMode.MULTIRUN  # of a sweep, which has a report of its own
+    if cfg.get("report") == "each" or (cfg.get("report") and not is_job):
+        lines.append(report.report_line(where))
     log.info("\n".join(lines))
 
 

@@ -29,6 +29,7 @@ MAY_CHANGE = (  # keys, or sections, that leave what the run computes as it is
     *(f"trainer.{name}" for name in ("detect_anomaly", "enable_model_summary", "profiler")),
     *(f"callbacks.{name}" for name in ("confusion", "last_checkpoint", "model_summary", "progress_bar")),
     "logger",
+    "report",
     "data.root",
 )
 

@@ -64,6 +64,33 @@ def read_config(run_dir: Path, to_train: bool = False) -> DictConfig:
     Raises:
         InputError: there is no such file, or it holds something else.
     """
+    content, path = read_values(run_dir), run_dir / "config.yaml"
+    for key in ("defaults", "hydra"):
+        if key in content:
+            raise InputError(f"{path}: {key} is not recorded of a run, and not taken from one")
+    for key, value in _leaves(content):
+        if isinstance(value, str) and "${" in value:
+            raise InputError(f"{path}: {key}={value}: a recorded run has values, no interpolations")
+        if to_train and _says_where_to_write(key, value):
+            raise InputError(f"{path}: {key}={value}: a recorded run writes into its own directory alone")
+    if to_train:
+        check_value("name", content.get("name"))
+    for key, name in _targets(content, to_train):
+        is_public = isinstance(name, str) and not any(part.startswith("_") for part in name.split("."))
+        if not is_public or not _is_below(name, (*_packages(key), *ALIASES)):
+            raise _refusal(path, key, name)
+    try:
+        return OmegaConf.create(content)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: not a configuration: {str(error).splitlines()[0]}") from error
+
+
+def read_values(run_dir: Path) -> dict[str, Any]:
+    """What a run directory's `config.yaml` holds, for whoever builds nothing of it: small, and plain values alone.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise InputError(f"{run_dir}: no run directory, it holds no config.yaml")
@@ -83,24 +110,7 @@ def read_config(run_dir: Path, to_train: bool = False) -> DictConfig:
         raise InputError(f"{path}: not a configuration: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in PARTS):
         raise InputError(f"{path}: not the configuration of a run, which has data, model and task")
-    for key in ("defaults", "hydra"):
-        if key in content:
-            raise InputError(f"{path}: {key} is not recorded of a run, and not taken from one")
-    for key, value in _leaves(content):
-        if isinstance(value, str) and "${" in value:
-            raise InputError(f"{path}: {key}={value}: a recorded run has values, no interpolations")
-        if to_train and _says_where_to_write(key, value):
-            raise InputError(f"{path}: {key}={value}: a recorded run writes into its own directory alone")
-    if to_train:
-        check_value("name", content.get("name"))
-    for key, name in _targets(content, to_train):
-        is_public = isinstance(name, str) and not any(part.startswith("_") for part in name.split("."))
-        if not is_public or not _is_below(name, (*_packages(key), *ALIASES)):
-            raise _refusal(path, key, name)
-    try:
-        return OmegaConf.create(content)
-    except OmegaConfBaseException as error:
-        raise InputError(f"{path}: not a configuration: {str(error).splitlines()[0]}") from error
+    return content
 
 
 def check_objects(run_dir: Path, cfg: DictConfig, to_train: bool = False) -> None:

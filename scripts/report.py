@@ -1,0 +1,20 @@
+"""Write the report of a run or a sweep: python scripts/report.py RUN_OR_SWEEP_DIR"""
+
+from pathlib import Path
+
+from litmlp.runs.errors import InputError, Parser, complaining
+from litmlp.runs.report import write_report
+
+
+def main() -> None:
+    parser = Parser(description="Write report.html, and its charts as a picture, into a run's or a sweep's directory.")
+    parser.add_argument("directory", type=Path, help="run directory, or a directory that holds some")
+    args = parser.parse_args()
+    with complaining():
+        if not args.directory.is_dir():
+            raise InputError(f"{args.directory}: no such directory")
+        print(write_report(args.directory))
+
+
+if __name__ == "__main__":
+    main()
