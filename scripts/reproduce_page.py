@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from litmlp.runs.report.curves import Curves, read_curves
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")  # Okabe and Ito's, told apart by all
 DROPOUT, OVERFIT = "fashion_dropout", "fashion_overfit"
 WITHOUT = " without dropout"  # ends the names of what either is compared with
@@ -90,17 +92,13 @@ def verdict(means: Sequence[float], stds: Sequence[float]) -> str:
 
 def curve(run: str, tag: str) -> tuple[list[int], list[float]]:
     """Steps and values of what the run logged under that tag."""
-    events = _events(run).Scalars(tag)
-    return [event.step for event in events], [event.value for event in events]
+    points = _curves(run)[tag]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 @cache
-def _events(run: str) -> Any:
-    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
-        EventAccumulator,
-    )
-
-    return EventAccumulator(run, size_guidance={"scalars": 0}).Reload()
+def _curves(run: str) -> Curves:
+    return read_curves(Path(run))
 
 
 def mean_and_std(curves: Sequence[Sequence[float]]) -> tuple[Any, Any]:

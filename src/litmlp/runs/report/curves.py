@@ -1,6 +1,7 @@
 """What a run logged while it trained: from its event files or, where it has none, its metrics.csv."""
 
 import csv
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def _events(run_dir: Path) -> dict[str, dict[int, float]]:
         EventAccumulator,
     )
 
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every file
     none = dict.fromkeys(("images", "audio", "histograms", "compressedHistograms", "tensors"), 1)
     try:
         events: Any = EventAccumulator(str(run_dir), size_guidance={**none, "scalars": 0}).Reload()

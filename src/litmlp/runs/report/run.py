@@ -137,8 +137,10 @@ def _lead(run: Run) -> Iterator[str]:
     metrics = run.metrics
     if not metrics:
         return
-    length = f"{metrics.get('epochs')} epochs, {metrics.get('steps'):,} steps" if metrics.get("steps") else ""
-    yield f"Started {metrics.get('started')}; {length}; {metrics.get('stopped')}."
+    epochs = metrics.get("epochs")
+    started = str(metrics.get("started"))[:16].replace("T", " ")
+    stopped = str(metrics.get("stopped")).rstrip(".")
+    yield f"Started {started}; {epochs} epoch{'' if epochs == 1 else 's'}, {metrics.get('steps')} steps; {stopped}."
 
 
 def _tiles(run: Run) -> Iterator[Tile]:
@@ -197,7 +199,7 @@ def _learned(run: Run) -> Iterator[str]:
     if len(train) > 1:
         (since, first), (until, last) = train[0], train[-1]
         fell = f"{'fell' if last < first else 'rose'} from {short(first)} to {short(last)}"
-        yield f"The training loss {fell} between {run.unit} {since:.4g} and {until:.4g}."
+        yield f"The training loss {fell} between {run.unit} {since:.3g} and {until:.3g}."
     acc, counts = run.metrics.get("test", {}).get("test_acc"), run.results.get("confusion")
     if acc is not None and counts:
         guess = max(map(sum, counts)) / max(1, sum(map(sum, counts)))
@@ -209,6 +211,8 @@ def _learned(run: Run) -> Iterator[str]:
 
 def _overfitted(run: Run) -> Iterator[str]:
     train, val = run.points("train_loss"), run.points("val_loss")
+    if not run.curves:
+        return
     if not val:
         test, last = run.metrics.get("test", {}).get("test_loss"), run.metrics.get("fit", {}).get("train_loss")
         told = f"; the test loss is {short(test)}, the training loss {short(last)}" if test and last else ""
@@ -235,14 +239,14 @@ def _rate(run: Run) -> Section:
         rates = {"all weights": next(iter(rates.values()))}
     norms = {tag.removeprefix("norm/"): run.points(tag) for tag in run.curves if tag.startswith("norm/")}
     norms = dict(sorted(norms.items(), key=lambda item: item[0] != "all")[:6])
-    for title, series in (("learning rate", rates), ("L2 norm of weights", norms)):
+    for title, series in (("learning rates", rates), ("weight norms", norms)):
         if series:
             ends = ", ".join(f"{key} from {short(p[0][1])} to {short(p[-1][1])}" for key, p in series.items())
             said = f"Line chart of the {title} by {run.unit}: {ends}."
             chart = lines(series, run.unit, title, said, zero=series is rates)
-            section.figures.append(Figure(title.replace(" ", "_"), title[0].upper() + title[1:], chart))
+            section.figures.append(Figure(title.replace(" ", "_"), title.capitalize(), chart))
         elif run.curves:
-            section.text.append(f"The {title} was not logged.")
+            section.text.append(f"No {title} were logged.")
     return section
 
 
