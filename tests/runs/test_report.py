@@ -228,7 +228,9 @@ def test_the_report_of_a_sweep_holds_the_means_and_spreads_of_its_settings(tmp_p
     found = {row["value"]: (row["mean"], row["low"], row["high"]) for row in page.values("effect_0") if "row" in row}
     assert found == {0.1: pytest.approx((0.3, 0.2, 0.4)), 0.01: pytest.approx((1.2, 1.1, 1.3))}
     assert set(page.charts) == {"effect_0", "curves"}
-    assert {row["run"] for row in page.values("curves") if row["best"]} == {f"0.1-{seed}" for seed in range(3)}
+    assert {row["run"] for row in page.values("curves") if row["kind"] == "best setting"} == {
+        f"0.1-{seed}" for seed in range(3)
+    }
     assert "Fewer than two settings were varied." in page.text
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 

@@ -219,7 +219,7 @@ def _announce(run_dir: Path, cfg: DictConfig, trainer: Trainer, metrics: dict[st
     lines.append(f"run directory: {where}")
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         lines.append(f"curves: tensorboard --logdir {where}")
-    is_job = HydraConfig.get().mode == RunMode.MULTIRUN  # of a sweep, which has a report of its own
+    is_job = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if cfg.get("report") == "each" or (cfg.get("report") and not is_job):
         lines.append(report.report_line(where))
     log.info("\n".join(lines))

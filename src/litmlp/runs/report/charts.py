@@ -138,27 +138,27 @@ def parallel(axes: Mapping[str, Sequence[Any]], scores: Sequence[float], metric:
 
 def crowd(runs: Sequence[tuple[str, str, Points]], x: str, y: str, description: str) -> Chart:
     """The curves of runs, given as (run, setting, points), best setting first: that one in colour, on top."""
-    best = runs[0][1]
-    data = [
-        {"run": run, "setting": setting, "x": at, "y": value, "best": setting == best}
-        for run, setting, points in reversed(runs)
-        for at, value in _thinned(points)
-    ]
-    base = alt.Chart(_values(data)).encode(
-        x=_x(x),
-        y=_y([value for *_, points in runs for _, value in points]),
-        detail="run:N",
-        tooltip=[alt.Tooltip("setting:N"), alt.Tooltip("run:N"), _tip("x", x), _tip("y", y)],
-    )
+    kinds = ("best setting", "other settings")
     color = alt.Color(
         "kind:N",
-        scale=alt.Scale(domain=["best setting", "others"], range=[COLORS[1], FAINT]),
+        scale=alt.Scale(domain=kinds, range=[COLORS[1], FAINT]),
         legend=alt.Legend(orient="top", title=None, symbolOpacity=1, symbolStrokeWidth=3),
     )
-    others = base.transform_filter("!datum.best").transform_calculate(kind="'others'")
-    top = base.transform_filter("datum.best").transform_calculate(kind="'best setting'")
-    chart = others.mark_line(opacity=0.45, strokeWidth=1).encode(color=color)
-    return (chart + top.mark_line(strokeWidth=2.5).encode(color=color)).properties(description=description)
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for run, setting, points in runs:
+        kind = kinds[setting != runs[0][1]]
+        data = [{"run": run, "setting": setting, "kind": kind, "x": at, "y": value} for at, value in _thinned(points)]
+        parts.setdefault(kind, []).extend(data)
+    encoding = {
+        "x": _x(x),
+        "y": _y([value for *_, points in runs for _, value in points]),
+        "detail": "run:N",
+        "color": color,
+        "tooltip": [alt.Tooltip("setting:N"), alt.Tooltip("run:N"), _tip("x", x), _tip("y", y)],
+    }
+    looks = dict(zip(kinds, ({"strokeWidth": 2.5}, {"strokeWidth": 1, "opacity": 0.45}), strict=True))
+    layers = [alt.Chart(_values(parts[kind])).mark_line(**looks[kind]).encode(**encoding) for kind in parts]
+    return alt.layer(*reversed(layers)).properties(description=description)
 
 
 def for_page(chart: Chart, height: int = 260) -> dict[str, Any]:
