@@ -156,8 +156,11 @@ def crowd(runs: Sequence[tuple[str, str, Points]], x: str, y: str, description: 
         "color": color,
         "tooltip": [alt.Tooltip("setting:N"), alt.Tooltip("run:N"), _tip("x", x), _tip("y", y)],
     }
-    looks = dict(zip(kinds, ({"strokeWidth": 2.5}, {"strokeWidth": 1, "opacity": 0.45}), strict=True))
-    layers = [alt.Chart(_values(parts[kind])).mark_line(**looks[kind]).encode(**encoding) for kind in parts]
+    looks: list[dict[str, Any]] = [{"strokeWidth": 2.5}, {"strokeWidth": 1, "opacity": 0.45}]
+    layers = [
+        alt.Chart(_values(data)).mark_line(**look).encode(**encoding)
+        for data, look in zip(parts.values(), looks, strict=False)
+    ]
     return alt.layer(*reversed(layers)).properties(description=description)
 
 
