@@ -33,7 +33,8 @@ pytestmark = pytest.mark.usefixtures("mnist_files")
 def test_a_choice_trains(cli: Callable[..., Result], group: str, choice: str) -> None:
     for extra in re.findall("uv sync --extra ([a-z]+)", (CONF / group / f"{choice}.yaml").read_text()):
         pytest.importorskip(extra)
-    needs_gpu = OmegaConf.load(CONF / group / f"{choice}.yaml").get("accelerator") in ("gpu", "cuda")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        needs_gpu = compose("train", [f"{group}={choice}"]).trainer.accelerator == "gpu"
     result = cli(f"{group}={choice}", *_what_suits(group, choice), *FAST)
     if needs_gpu and not torch.cuda.is_available():
         assert result.status == 2

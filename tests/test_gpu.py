@@ -13,7 +13,9 @@ needs_two_gpus = pytest.mark.skipif(NUM_GPUS < 2, reason="takes two GPUs")
 
 
 @needs_gpu
-@pytest.mark.parametrize("options", [["trainer=gpu"], ["trainer=mixed_precision", "trainer.accelerator=gpu"]])
+@pytest.mark.parametrize(
+    "options", [["trainer=gpu"], ["trainer=gpu_fast"], ["trainer=mixed_precision", "trainer.accelerator=gpu"]]
+)
 def test_a_gpu_learns_what_the_cpu_does(cli: Callable[..., Result], options: list[str]) -> None:
     on_cpu = cli(*SMALL, "trainer=cpu").metrics
     on_gpu = cli(*SMALL, *options).metrics

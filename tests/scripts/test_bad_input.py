@@ -49,6 +49,8 @@ KINDS = {
     "model.hidden=200": ["model.hidden=200", "a list", "write model.hidden=[200]"],
     "model.dropout=high": ["model.dropout=high", "a number"],
     "test=maybe": ["test=maybe", "true or false"],
+    "compile=3": ["compile=3: this takes a string (now null), not a number"],
+    "compile=quick": ["compile=quick: Unrecognized mode=quick, should be one of: default"],
     "seed=abc": ["seed=abc", "a number"],
     "seed=true": ["seed=true", "a number"],
     "monitor=[a]": ["monitor=[a]", "a string"],

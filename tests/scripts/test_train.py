@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from conftest import Result
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
+from litmlp.checkpoint_io import read_checkpoint
 from litmlp.data.digits import Digits
 from litmlp.models.mlp import MLP
 
@@ -176,6 +178,19 @@ def test_debug_profile_leaves_its_table_and_a_trace(cli: Callable[..., Result]) 
     assert "aten::addmm" in result.out
     assert "aten::addmm" in (result.run_dir / "train.log").read_text()
     assert (result.run_dir / "trace.json").is_file()
+
+
+@pytest.mark.slow  # half a minute for the compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="takes a C++ compiler")
+def test_a_compiled_model_learns_the_same(cli: Callable[..., Result]) -> None:
+    args = [*SMALL, "model.dropout=0"]  # the compiler draws other random numbers
+    eager, compiled = cli(*args), cli(*args, "compile=default")
+    assert compiled.metrics["test"] == pytest.approx(eager.metrics["test"], rel=1e-3)
+    names = [
+        set(read_checkpoint(each.run_dir / "checkpoints" / "last.ckpt")["state_dict"]) for each in (eager, compiled)
+    ]
+    assert names[0] == names[1]
+    assert json.loads(cli(compiled.run_dir, script="evaluate").out) == pytest.approx(compiled.metrics["test"], rel=1e-3)
 
 
 def test_a_run_without_logger(cli: Callable[..., Result]) -> None:

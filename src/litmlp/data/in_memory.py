@@ -10,7 +10,6 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor, nn
 
-
 TRANSFORMED = 2**24
 """Values, 64 MiB as floats, of the largest set that is transformed once rather than batch by batch in each epoch. Where
 batches are drawn at random, gathering bytes and transforming those is as fast."""

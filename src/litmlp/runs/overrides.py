@@ -21,6 +21,7 @@ from litmlp.runs.errors import InputError, as_typed, nearest
 # Keys that take other kinds of value than the one that their YAML shows; where that is null, all kinds that they take.
 OTHER_KINDS = {
     "report": ("a string",),
+    "compile": ("a string",),
     "seed": ("null",),
     "trainer.deterministic": ("a string",),
     "trainer.devices": ("a string", "a list"),

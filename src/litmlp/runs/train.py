@@ -107,6 +107,9 @@ def construct(cfg: DictConfig, run_dir: Path, others: Sequence[Callback] = ()) -
     with blamed_on(cfg, "data"), open_dict(cfg.model):  # sizes follow the data, and are recorded
         cfg.model.sample_shape, cfg.model.num_outputs = list(data.sample_shape), data.num_outputs
     model = make(cfg, "model")
+    if cfg.get("compile"):
+        with blamed_on(cfg, "compile"):
+            model.compile(mode=cfg.compile)
     optimizer, scheduler = make(cfg, "optimizer"), make(cfg, "scheduler")
     with blamed_on(cfg, "optimizer"):
         trial = optimizer(list(model.parameters()))
