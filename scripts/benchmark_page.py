@@ -79,7 +79,8 @@ ADVICE = """\
 - **Workers** (`num_workers` of a DataLoader) pay for data that do not fit in memory and take longer to read and decode
   than a step takes to compute. The data here fit, and no worker is used.
 - **A GPU** pays where a step computes for longer than some 50 kernels take to launch: from widths or batches of a few
-  thousand. Below that, `trainer=gpu_fast` has the model's kernels launched as one CUDA graph. This page has no figures of a GPU.
+  thousand. Below that, `trainer=gpu_fast` has the model's kernels launched as one CUDA graph. This page has no figures
+  of a GPU.
 - `debug=profile` shows where your own step spends its time."""
 
 
