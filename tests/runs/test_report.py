@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Result
+from toy import HOSTILE, make_run
 
 from litmlp.runs import report
 from litmlp.runs.errors import InputError
@@ -17,7 +18,6 @@ from litmlp.runs.report.charts import short
 from litmlp.runs.report.curves import read_curves
 
 FAST = ("trainer.max_epochs=2", "trainer.limit_train_batches=4", "model.hidden=[8]")
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>'\"&{{7*7}}"
 
 
 class Page(HTMLParser):
@@ -42,36 +42,6 @@ class Page(HTMLParser):
 
     def values(self, chart: str) -> list[dict[str, Any]]:
         return [row for rows in self.charts[chart]["datasets"].values() for row in rows]
-
-
-def make_run(folder: Path, **changes: Any) -> Path:
-    """A finished run of three epochs of ten steps, with curves in metrics.csv."""
-    folder.mkdir(parents=True)
-    settings = {"seed": 0, "optimizer.lr": 0.1, **changes.pop("settings", {})}
-    metrics = {
-        "name": "toy",
-        "monitor": "val_loss",
-        "mode": "min",
-        "best": 0.25,
-        "best_epoch": 1,
-        "seconds": 1.0,
-        "fit": {"train_loss": 0.125, "val_loss": 0.5},
-        "test": {"test_acc": 0.75, "test_loss": 0.375},
-        "epochs": 3,
-        "steps": 30,
-        "stopped": "reached trainer.max_epochs",
-        "settings": settings,
-        "best_checkpoint": "checkpoints/best-001.ckpt",
-        "git": None,
-        "versions": {"torch": "2.15.0"},
-        **changes,
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    typed = [f"{key}={value}" for key, value in settings.items()]
-    (folder / "overrides.yaml").write_text(json.dumps(typed))
-    rows = ["9,0,1.0,0.75", "19,1,0.5,0.25", "29,2,0.125,0.5"]
-    (folder / "metrics.csv").write_text("\n".join(["step,epoch,train_loss,val_loss", *rows]))
-    return folder
 
 
 def test_a_run_writes_its_report_and_its_picture(cli: Callable[..., Result]) -> None:

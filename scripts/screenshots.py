@@ -1,0 +1,71 @@
+"""Take the pictures of the README and docs/dashboards.md again: python scripts/screenshots.py
+
+It trains a run and a sweep of 18 into a temporary folder, some minutes, and opens their reports and TensorBoard in
+chromium (`apt-get install chromium chromium-driver`).
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from browser import IS_THERE, Browser, browser, tensorboard
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+IMG = ROOT / "docs" / "img"
+SWEEP = ("optimizer.lr=0.01,0.03,0.1", "model.dropout=0,0.3", "seed=range(3)", "trainer.max_epochs=12")
+TABS = {  # tab of TensorBoard -> seconds until it has drawn
+    "custom_scalars": 8,
+    "hparams": 8,
+    "images": 8,
+}
+
+
+def train(folder: Path) -> tuple[Path, Path]:
+    run, sweep = folder / "runs" / "digits", folder / "sweeps" / "digits"
+    command = [sys.executable, str(ROOT / "scripts" / "train.py")]
+    subprocess.run([*command, f"hydra.run.dir={run}"], check=True, cwd=folder)
+    subprocess.run([*command, "-m", *SWEEP, f"hydra.sweep.dir={sweep}"], check=True, cwd=folder)
+    return run, sweep
+
+
+def small(path: Path, colors: int = 64) -> None:
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(colors).save(path, optimize=True)
+
+
+def take(window: Browser, name: str, height: float | None = None) -> None:
+    window.picture(IMG / f"{name}.png", height=height)
+    small(IMG / f"{name}.png")
+
+
+def main() -> None:
+    if not IS_THERE:
+        sys.exit("no chromium: apt-get install chromium chromium-driver")
+    with TemporaryDirectory() as folder, browser() as window:
+        run, sweep = train(Path(folder))
+        for source, name in ((run / "curves.png", "curves"), (sweep / "sweep.png", "sweep")):
+            shutil.copy(source, IMG / f"{name}.png")
+            small(IMG / f"{name}.png")
+        window.open(run / "report.html")
+        take(window, "report_run", height=1350)
+        window.open(sweep / "report.html")
+        take(window, "report_sweep", height=1500)
+        window.open(run / "report.html", width=390, dark=True)
+        take(window, "report_phone", height=1100)
+        for logdir, tab, name in (
+            (run, "custom_scalars", "tensorboard"),
+            (run, "images", "tensorboard_images"),
+            (sweep, "hparams", "tensorboard_hparams"),
+        ):
+            with tensorboard(logdir) as address:
+                window.open(f"{address}#{tab}")
+                time.sleep(TABS[tab])
+                take(window, name, height=900)
+
+
+if __name__ == "__main__":
+    main()
