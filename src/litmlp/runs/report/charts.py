@@ -30,7 +30,7 @@ def lines(
         alt.Chart(_values(data))
         .mark_line(point={"size": 25} if is_short else False, strokeWidth=2)
         .encode(
-            x=_x(x),
+            x=_x(x, [at for points in series.values() for at, _ in points]),
             y=_y([value for points in series.values() for _, value in points], zero),
             color=_color(list(series)) if several else alt.value(COLORS[0]),
             tooltip=[*([alt.Tooltip("series:N", title=" ")] if several else []), _tip("x", x), _tip("y", y)],
@@ -62,14 +62,16 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], description
     return (cells + base.mark_text(fontSize=11).encode(text="count:Q")).properties(description=description)
 
 
-def effect(key: str, points: Sequence[Mapping[str, Any]], metric: str, description: str) -> Chart:
-    """What a setting does: each `value` with `mean`, `low` and `high`, and the mean over all others as a line."""
+def effect(
+    key: str, points: Sequence[Mapping[str, Any]], metric: str, description: str, means: Mapping[Any, float]
+) -> Chart:
+    """Each `value` of a setting with `mean`, `low` and `high`; in another colour `means`, if any."""
     values = list(dict.fromkeys(point["value"] for point in points))
     is_number = _are_numbers(values)
-    is_log = is_number and _is_wide(values, 9.9)
+    is_log = is_number and _is_geometric(values)
     scale = alt.Scale(type="log", nice=False, padding=12) if is_log else alt.Scale(zero=False, nice=False, padding=12)
     axis = alt.Axis(grid=False, labelAngle=0 if is_number or len(values) < 6 else -40, labelLimit=110)
-    if is_number and len(values) <= MOST_TICKS:
+    if is_number and means:
         axis.values, axis.format = list(values), "~g"
     x = alt.X(
         "value:Q" if is_number else "value:N",
@@ -83,14 +85,13 @@ def effect(key: str, points: Sequence[Mapping[str, Any]], metric: str, descripti
     low = alt.Y("low:Q", title=metric, scale=alt.Scale(zero=False))
     bars = base.mark_rule(color=COLORS[0], opacity=0.6, strokeWidth=1.5).encode(y=low, y2="high:Q")
     dots = base.mark_point(filled=True, size=45, color=COLORS[0], opacity=0.8).encode(y="mean:Q")
-    means = {value: [point["mean"] for point in points if point["value"] == value] for value in values}
     chart = bars + dots
-    if len(values) <= MOST_TICKS:
-        centres = [{"value": value, "centre": sum(each) / len(each)} for value, each in means.items()]
-        line = alt.Chart(_values(centres)).mark_line(color=COLORS[1], strokeWidth=2)
-        chart = chart + line.encode(
-            x=x, y="centre:Q", tooltip=[alt.Tooltip("value:N", title=key), _tip("centre", f"mean {metric}")]
-        )
+    if means:
+        centres = [{"value": value, "centre": mean} for value, mean in means.items()]
+        tooltip = [alt.Tooltip("value:N", title=key), _tip("centre", f"mean {metric}")]
+        over = alt.Chart(_values(centres)).encode(x=x, y="centre:Q", tooltip=tooltip)
+        ticks = over.mark_tick(orient="horizontal", size=30, thickness=2, color=COLORS[1])  # for names have no order
+        chart = chart + (over.mark_line(strokeWidth=2, color=COLORS[1]) if is_number else ticks)
     return chart.properties(description=description)
 
 
@@ -150,7 +151,7 @@ def crowd(runs: Sequence[tuple[str, str, Points]], x: str, y: str, description: 
         data = [{"run": run, "setting": setting, "kind": kind, "x": at, "y": value} for at, value in _thinned(points)]
         parts.setdefault(kind, []).extend(data)
     encoding = {
-        "x": _x(x),
+        "x": _x(x, [at for *_, points in runs for at, _ in points]),
         "y": _y([value for *_, points in runs for _, value in points]),
         "detail": "run:N",
         "color": color,
@@ -193,8 +194,13 @@ def _values(data: Iterable[Mapping[str, Any]]) -> alt.InlineData:
     return alt.InlineData(values=list(data))
 
 
-def _x(title: str) -> alt.X:
-    return alt.X("x:Q", title=title, scale=alt.Scale(nice=False), axis=alt.Axis(grid=False, tickMinStep=1))
+def _x(title: str, places: Sequence[float]) -> alt.X:
+    """Ticks at whole numbers, for half an epoch is none to look for."""
+    low, high = math.floor(min(places)), math.ceil(max(places))
+    step = next(n * 10**e for e in range(12) for n in (1, 2, 5) if (high - low) / (n * 10**e) <= MOST_TICKS)
+    ticks = list(range(-(-low // step) * step, high + 1, step))
+    axis = alt.Axis(grid=False, values=ticks, format="~s" if high >= 10_000 else "d")
+    return alt.X("x:Q", title=title, scale=alt.Scale(nice=False, zero=False), axis=axis)
 
 
 def _y(values: Sequence[float], zero: bool = False) -> alt.Y:
@@ -234,6 +240,12 @@ def _is_wide(values: Iterable[float], ratio: float = 20) -> bool:
     return bool(known) and min(known) > 0 and max(known) / min(known) > ratio
 
 
+def _is_geometric(values: Sequence[float]) -> bool:
+    """Whether a setting was varied by factors rather than by steps."""
+    low, high = min(values), max(values)
+    return _is_wide(values, 9.9) and sorted(values)[len(values) // 2] < 0.6 * (low + high) / 2
+
+
 def _are_numbers(values: Iterable[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
@@ -241,13 +253,13 @@ def _are_numbers(values: Iterable[Any]) -> bool:
 def _axis(values: Sequence[Any]) -> tuple[list[float], dict[str, float]]:
     """Place of each value between 0 and 1, and what to write where."""
     if _are_numbers(values):
-        log = math.log10 if _is_wide(values) else float
+        log = math.log10 if _is_geometric(values) else float
         low, high = log(min(values)), log(max(values))
         places = [(log(value) - low) / (high - low) if high > low else 0.5 for value in values]
     else:
         order = {value: i for i, value in enumerate(dict.fromkeys(map(str, values)))}
         places = [order[str(value)] / max(1, len(order) - 1) for value in values]
     known = dict(zip(values, places, strict=True))
-    if len(known) > MOST_TICKS and _are_numbers(values):
+    if len(known) > 5 and _are_numbers(values):
         known = {value: known[value] for value in (min(values), max(values))}
     return places, {f"{v:.4g}" if isinstance(v, float) else str(v): place for v, place in known.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from litmlp.runs.compare import REPEATS, Row, as_columns, read_metrics
 from litmlp.runs.errors import as_typed
-from litmlp.runs.report.charts import crowd, effect, heat_map, parallel, short
+from litmlp.runs.report.charts import MOST_TICKS, crowd, effect, heat_map, parallel, short
 from litmlp.runs.report.curves import read_curves, steps_per_epoch
 from litmlp.runs.report.page import Figure, Page, Section, Table, Tile, score
 
@@ -33,7 +33,8 @@ def report_sweep(folder: Path, rows: Sequence[Row]) -> Path:
     sections = [winner, effects, together, curves, _table(rows), _failed(folder, rows)]
     num_runs = sum(len({*row.runs, *row.notes}) for row in rows)
     finished = sum(row.n for row in rows)
-    lead = [f"{len(rows)} settings, {num_runs} runs, {finished} of them finished."]
+    settings = f"{len(rows)} setting{'' if len(rows) == 1 else 's'}"
+    lead = [f"{settings}, {num_runs} runs, {finished} of them finished."]
     if len(ranked) < len([row for row in rows if row.n]):
         lead.append(f"Charts are of the settings named {first.name} with a finite {first.monitor}; the table has all.")
     page = Page(f"Sweep {folder.resolve().name}", lead, list(_tiles(ranked, keys)), sections, "sweep.png")
@@ -107,7 +108,7 @@ def _only(row: Row) -> Iterator[str]:
 def _lead(rows: Sequence[Row]) -> Iterator[str]:
     (best, second), keys = rows[:2], _varied(rows)
     names = [_setting(row, keys) for row in (best, second)]
-    values = [f"{_mean(row):.4g}" for row in (best, second)]
+    values = [f"{_mean(row):#.4g}" for row in (best, second)]
     yield f"{names[0]} has the best {best.monitor}, {values[0]}; the next, {names[1]}, has {values[1]}."
     if min(best.n, second.n) < 2:
         yield (
@@ -164,25 +165,30 @@ def _effects(rows: Sequence[Row], keys: Sequence[str]) -> Section:
         return section
     repeated = any(row.n > 1 for row in rows)
     bars = f"with the standard deviation over {rows[0].over or 'runs'}" if repeated else "of one run each"
-    section.text.append(f"Points are the means of settings, {bars}; the line is the mean over all other settings.")
+    section.text.append(f"A point is the mean of a setting, {bars}; orange the mean over all other settings.")
     if len(keys) > MOST_KEYS:
         section.text.append(f"These are the first {MOST_KEYS} of {len(keys)} keys that differ.")
-    names, metric = [_setting(row, keys) for row in rows], rows[0].monitor
+    metric = rows[0].monitor
     for i, key in enumerate(keys[:MOST_KEYS]):
+        values = [_value(row.settings[key]) for row in rows]
         points = [
             {
-                "value": _value(row.settings[key]),
-                "row": name,
+                "value": value,
+                "row": _setting(row, keys),
                 "mean": _mean(row),
                 "std": row.std[metric],
                 "low": _mean(row) - row.std[metric],
                 "high": _mean(row) + row.std[metric],
             }
-            for row, name in zip(rows, names, strict=True)
+            for row, value in zip(rows, values, strict=True)
         ]
-        by_value = _means((point["value"], point["mean"]) for point in points)
-        told = ", ".join(f"{_said(value)}: {short(mean)}" for value, mean in list(by_value.items())[:12])
-        chart = effect(key, sorted(points, key=_order), metric, f"Mean {metric} by {key}: {told}.")
+        means = _means(zip(values, map(_mean, rows), strict=True))
+        told = ", ".join(f"{_said(value)}: {short(mean)}" for value, mean in list(means.items())[:MOST_TICKS])
+        if len(means) > MOST_TICKS or (
+            len(keys) > 1 and len(means) == len(rows)
+        ):  # drawn by a search: none comes twice
+            means = {}
+        chart = effect(key, sorted(points, key=_order), metric, f"Mean {metric} by {key}: {told}.", means)
         section.figures.append(Figure(f"effect_{i}", f"{metric} by {key}", chart))
     return section
 
@@ -216,7 +222,8 @@ def _together(rows: Sequence[Row], keys: Sequence[str]) -> Section:
     strongest = sorted(gridded, key=reach, reverse=True)[:2]
     pair = [key for key in keys if key in strongest]
     found = _means((tuple(_value(row.settings[key]) for key in pair), _mean(row)) for row in rows)
-    if len(pair) == 2 and len(found) > 3:
+    shape = [len({at[i] for at in found}) for i in range(len(pair))]
+    if len(pair) == 2 and 2 * len(found) > shape[0] * shape[1]:
         x, y = pair
         ordered = sorted(found.items(), key=lambda item: [_order({"value": value}) for value in item[0]])
         grid = [{"x": _said(at[0]), "y": _said(at[1]), "mean": mean} for at, mean in ordered]
@@ -263,7 +270,9 @@ def _table(rows: Sequence[Row]) -> Section:
     section = Section("All settings, the best first")
     if len(rows) > MOST_ROWS:
         section.text.append(f"The first {MOST_ROWS} of {len(rows)}; summary.csv has all.")
-    caption = "Mean (standard deviation)" if any(row.n > 1 for row in rows) else ""
+    notes = ["mean (standard deviation)"] if any(row.n > 1 for row in rows) else []
+    notes += ["epochs counted from 0, as in checkpoints' names"] if "best epoch" in columns else []
+    caption = "; ".join(notes).capitalize()
     section.tables.append(Table(caption, list(columns), list(zip(*columns.values(), strict=True))))
     return section
 
