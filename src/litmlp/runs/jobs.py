@@ -151,6 +151,7 @@ def _read_command_line() -> Namespace:
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such flag; --hydra-help lists them")
     flags_given = [arg for arg in sys.argv[1:] if arg not in args.overrides]
+    args.overrides = [_quoted(override) for override in args.overrides]
     sources, rest = _sources(args.overrides)
     if sources and (args.config_name or args.config_path or args.config_dir):
         raise InputError(f"{sources[-1]}: cannot be combined with --config-name, --config-path or --config-dir")
@@ -191,6 +192,12 @@ def _sources(overrides: list[str]) -> tuple[list[str], list[str]]:
     """The overrides that name a directory to start from, and the others."""
     is_source = re.compile(r"(from|resume)=(?!auto$|null$)").match
     return [each for each in overrides if is_source(each)], [each for each in overrides if not is_source(each)]
+
+
+def _quoted(override: str) -> str:
+    """A directory to start from in quotes, for Hydra's grammar does not take the `=` that names of runs have."""
+    key, _, value = override.partition("=")
+    return f"{key}='{value}'" if key == "init_from" and Path(value).is_dir() else override
 
 
 def _directory(source: str) -> Path:

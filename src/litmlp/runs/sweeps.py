@@ -30,14 +30,28 @@ _slot: IO[str] | None = None  # locked as long as this process lives
 
 def job_dir(number: int, overrides: Sequence[str], sweep_dir: str) -> str:
     """Name of a job's directory: its number, and the overrides that its sweep varies, in letters safe for a path."""
-    path = Path(sweep_dir) / SWEEP_FILE
+    return _safe(f"{number}-{','.join(varied(overrides, Path(sweep_dir)))}")
+
+
+def varied(overrides: Sequence[str], sweep_dir: Path) -> list[str]:
+    """Of a job's overrides those that its sweep's command does not give to all of its jobs."""
+    path = sweep_dir / SWEEP_FILE
     fixed = _recorded(path)[1] if path.exists() else []
-    varied = ",".join(each for each in overrides if each not in fixed and not each.startswith("resume="))
-    safe = re.sub(r"[^\w.,=+-]+", "_", re.sub(r"[\[\]'\"]", "", varied))
-    return f"{number}-{safe}"[:LONGEST_NAME].rstrip("-")
+    return [each for each in overrides if each not in fixed and not each.startswith("resume=")]
+
+
+def run_dir(time: str, overrides: Sequence[str]) -> str:
+    """Name of a single run's directory: when it began, and what was typed for it beside the name of its folder."""
+    unsaid = ("experiment=", "name=", "resume=", "data.root=", "print_config=")
+    return _safe(f"{time}-{','.join(each for each in overrides if not each.startswith(unsaid))}")
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.,=+-]+", "_", re.sub(r"[\[\]'\"]", "", name))[:LONGEST_NAME].rstrip("-")
 
 
 OmegaConf.register_new_resolver("job_dir", job_dir, replace=True)
+OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 
 
 def note(sweep_dir: Path, command: Mapping[str, Any] | None) -> None:
