@@ -151,7 +151,7 @@ def test_hyperparameters_are_there_for_the_hparams_tab(cli: Callable[..., Result
     content = EventAccumulator(str(run_dir)).Reload().PluginTagToContent("hparams")
     experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
     start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info
-    assert start.hparams["optimizer"].string_value == "Adam"
+    assert start.hparams["optimizer"].string_value == "adam"
     assert start.hparams["optimizer.lr"].number_value == 0.001
     assert start.hparams["model.hidden"].string_value == "[16]"
     assert start.hparams["trainer.max_epochs"].number_value == EPOCHS

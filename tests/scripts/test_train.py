@@ -95,7 +95,7 @@ def test_a_second_run_into_the_same_directory_leaves_the_first_intact(
 def test_runs_started_in_the_same_second_do_not_collide(cli: Callable[..., Result]) -> None:
     one, two = (cli("debug=fast_dev_run").run_dir for _ in range(2))
     assert one != two
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}", one.name)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}-debug=fast_dev_run", one.name)
 
 
 def accuracy_by_hand(run_dir: Path, checkpoint: str) -> float:
@@ -197,7 +197,7 @@ def test_a_run_without_logger(cli: Callable[..., Result]) -> None:
     result = cli(*SMALL, "logger=none")
     left = {path.name for path in result.run_dir.iterdir()}
     assert left == {"config.yaml", "overrides.yaml", "metrics.json", "test_results.json", "train.log", "checkpoints"}
-    assert "tensorboard" not in result.out
+    assert "tensorboard --logdir" not in result.out
     assert numbers(result.run_dir) == numbers(cli(*SMALL).run_dir)
 
 

@@ -96,7 +96,7 @@ class Confusion(Callback):
             distributed.all_gather_object(found, found[0])
         counts = [confusion for confusion, _ in found if confusion is not None]  # a process may have had no sample
         self._confusion, self._mistakes = None, []
-        if not counts or not trainer.is_global_zero:
+        if not counts or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         confusion = torch.stack(counts).sum(0).tolist()
         mistakes = [each for _, of_process in found for each in of_process]

@@ -266,7 +266,7 @@ class InMemoryData(LightningDataModule, ABC):
         return Batches(samples, batch_size, seed, whole, rank, world_size)
 
     def transfer_batch_to_device(self, batch: Samples, device: torch.device, dataloader_idx: int) -> Samples:
-        return batch if batch.x.device == device else batch.to(device)
+        return batch.to(device)
 
 
 def split(samples: Samples, num_held_out: int, seed: int, stratify: bool) -> tuple[Samples, Samples]:

@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "callbacks.best_checkpoint.save_top_k": (-1, 2**31),
     "task.loss.label_smoothing": (0.0, 1.0),
 }
+CHOICES = {"report": ("true", "false", "each"), "print_config": ("changes", "full", "none")}
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
 
 
@@ -40,7 +41,7 @@ def check_values(cfg: DictConfig) -> None:
     for part in PARTS:
         if not OmegaConf.is_dict(cfg.get(part)):
             raise InputError(f"{part}: a run needs one, and this configuration has {as_typed(cfg.get(part))}")
-    for key in ("report", *RANGES):
+    for key in (*RANGES, *CHOICES):
         check_value(key, OmegaConf.select(cfg, key))
     if not OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a running job resolves
         check_value("name", cfg.get("name"))
@@ -54,10 +55,10 @@ def check_value(key: str, value: Any) -> None:
     """
     if key == "name" and (not isinstance(value, str) or not value or leads_outside(value)):
         raise InputError(f"name={as_typed(value)}: must name a folder under runs/ and sweeps/")
-    if key == "report" and value not in (None, True, False, "each"):
-        raise InputError(f"report={as_typed(value)}: must be true, false or each")
     if key in LENGTHS and value == 0:
         raise InputError(f"{key}=0: trains nothing; must be at least 1, or -1 for no end")
+    if key in CHOICES and value is not None and as_typed(value) not in CHOICES[key]:
+        raise InputError(f"{key}={as_typed(value)}: must be {', '.join(CHOICES[key][:-1])} or {CHOICES[key][-1]}")
     if key not in RANGES or value is None:
         return
     least, most = RANGES[key]

@@ -44,9 +44,14 @@ class Parser(ArgumentParser):
 
 
 def complain(message: str) -> int:
-    """Say what is wrong, without what a stranger's file could tell the terminal to do; the exit status."""
-    print("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in message), file=sys.stderr)
+    """Say what is wrong; the exit status."""
+    print(printable(message), file=sys.stderr)
     return 2
+
+
+def printable(text: str) -> str:
+    """It without what a stranger's file could tell the terminal to do."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def end_with_pipe() -> NoReturn:

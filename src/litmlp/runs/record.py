@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,10 +22,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from litmlp.durable import write
-from litmlp.runs import report
+from litmlp.runs import report, tensorboard
 from litmlp.runs.compare import read_overrides
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 from litmlp.runs.pruning import Pruning
+from litmlp.runs.sweeps import is_job
+from litmlp.runs.terminal import say_outcome
 
 log = logging.getLogger(__name__)
 
@@ -106,19 +106,13 @@ def _write_overrides(run_dir: Path, overrides: Iterable[str]) -> None:
 
 
 def log_hyperparameters(trainer: Trainer, cfg: DictConfig, metric_keys: Sequence[str]) -> None:
-    """Give every logger the settings; TensorBoard's HParams tab joins them with the curves of `metric_keys`.
-
-    Metrics are only named: TensorBoard takes each one's last value from its curve, so no point is added to any.
-    """
+    """Give every logger the settings; TensorBoard's HParams tab joins them with the curves of `metric_keys`."""
     settings = hyperparameters(cfg)
     for logger in trainer.loggers:
         logger.log_hyperparams(settings)
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            from torch.utils.tensorboard.summary import hparams
-
-            experiment, session_start, session_end = hparams(settings, dict.fromkeys(metric_keys, 0.0))
-            for summary in (experiment, session_start, session_end):
-                logger.experiment.file_writer.add_summary(summary)
+            monitored_first = sorted(metric_keys, key=lambda key: key != cfg.monitor)
+            tensorboard.add_hyperparameters(logger, settings, monitored_first)
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
@@ -194,35 +188,21 @@ def finish(
         "settings": hyperparameters(cfg),
     }
     write(run_dir / "metrics.json", (json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n").encode())
-    _announce(run_dir, cfg, trainer, metrics, f"{seconds:.1f} s{' since it was resumed' if resumed else ''}")
+    where = Path(os.path.relpath(run_dir)) if run_dir.is_relative_to(Path.cwd()) else run_dir
+    places = [f"run directory: {where}"]
+    if checkpoint := metrics["best_checkpoint"] or metrics["last_checkpoint"]:
+        places.insert(0, f"{'best' if metrics['best_checkpoint'] else 'last'} checkpoint: {where / checkpoint}")
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) and not is_job():
+        places.append(f"curves: tensorboard --logdir {where}")  # a sweep says it once, of all
+    if cfg.get("report") == "each" or (cfg.get("report") and not is_job()):
+        places.append(report.report_line(where))
+    duration = f"{seconds:.1f} s{' since it was resumed' if resumed else ''}"
+    say_outcome(metrics, duration, getattr(trainer.lightning_module, "last_validated", trainer.global_step), places)
 
 
 def _epoch_of(checkpoint: Path) -> int:
     """Counted from 0. Only the checkpoint knows: its name is the user's to choose."""
     return torch.load(checkpoint, weights_only=True, mmap=True, map_location="meta")["epoch"]
-
-
-def _announce(run_dir: Path, cfg: DictConfig, trainer: Trainer, metrics: dict[str, Any], duration: str) -> None:
-    where = Path(os.path.relpath(run_dir)) if run_dir.is_relative_to(Path.cwd()) else run_dir
-    epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
-    lines = [f"{epochs} in {duration}; {metrics['stopped']}"]
-    tested = "best checkpoint" if metrics["best_checkpoint"] else "last weights"
-    for stage, title in (("fit", "last epoch"), ("test", f"test of the {tested}")):
-        if not metrics[stage]:
-            continue
-        lines.append(title)
-        shown = {key: value for key, value in metrics[stage].items() if not key.startswith("norm/")}
-        lines += [f"  {key:<14}{value:.4f}" for key, value in sorted(shown.items())]
-    checkpoint = metrics["best_checkpoint"] or metrics["last_checkpoint"]
-    if checkpoint:
-        lines.append(f"{'best' if metrics['best_checkpoint'] else 'last'} checkpoint: {where / checkpoint}")
-    lines.append(f"run directory: {where}")
-    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-        lines.append(f"curves: tensorboard --logdir {where}")
-    is_job = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if cfg.get("report") == "each" or (cfg.get("report") and not is_job):
-        lines.append(report.report_line(where))
-    log.info("\n".join(lines))
 
 
 def _why_stopped(trainer: Trainer) -> str:

@@ -27,10 +27,11 @@ MAY_CHANGE = (  # keys, or sections, that leave what the run computes as it is
     *LENGTH,
     *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy")),
     *(f"trainer.{name}" for name in ("detect_anomaly", "enable_model_summary", "profiler")),
-    *(f"callbacks.{name}" for name in ("confusion", "last_checkpoint", "model_summary", "progress_bar")),
+    *(f"callbacks.{name}" for name in ("confusion", "histograms", "last_checkpoint", "model_summary", "progress_bar")),
     "logger",
     "report",
     "data.root",
+    "print_config",
 )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from litmlp.runs.errors import InputError
@@ -33,6 +35,11 @@ def job_dir(number: int, overrides: Sequence[str], sweep_dir: str) -> str:
     return _safe(f"{number}-{','.join(varied(overrides, Path(sweep_dir)))}")
 
 
+def is_job() -> bool:
+    """Whether this process runs a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def varied(overrides: Sequence[str], sweep_dir: Path) -> list[str]:
     """Of a job's overrides those that its sweep's command does not give to all of its jobs."""
     path = sweep_dir / SWEEP_FILE
@@ -47,7 +54,10 @@ def run_dir(time: str, overrides: Sequence[str]) -> str:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^\w.,=+-]+", "_", re.sub(r"[\[\]'\"]", "", name))[:LONGEST_NAME].rstrip("-")
+    name = re.sub(r"[^\w.,=+-]+", "_", re.sub(r"[\[\]'\"]", "", name)).rstrip("-")
+    if len(name) > LONGEST_NAME:  # whole overrides, where one fits
+        name = name[: LONGEST_NAME + 1].rpartition(",")[0] or name[:LONGEST_NAME]
+    return name
 
 
 OmegaConf.register_new_resolver("job_dir", job_dir, replace=True)

@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
@@ -15,9 +16,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litmlp.checkpoint_io import DurableCheckpoints
 from litmlp.profiler import NoProfiler
-from litmlp.runs import record, resume
+from litmlp.runs import record, resume, tensorboard
 from litmlp.runs.checks import check_devices, check_lengths, check_monitors, check_task, check_values
+from litmlp.runs.defaults import differences_from_defaults
 from litmlp.runs.errors import blamed_on
+from litmlp.runs.terminal import say_config
 from litmlp.runs.weights import start_from
 from litmlp.signals import heeded
 from litmlp.training_epoch import TrainingEpoch
@@ -60,6 +63,7 @@ def train(
     """
     started, git = time.time(), record.git_state()
     before = resume.recorded(run_dir) if cfg.resume else None
+    differences = differences_from_defaults(cfg, overrides)
     data, task, trainer = construct(cfg, run_dir, callbacks)
     changed = {} if before is None else resume.changes(run_dir, before, cfg)
     if before is not None and (metrics := resume.finished(run_dir, changed)):
@@ -82,16 +86,21 @@ def train(
         start_from(task.model, Path(cfg.init_from))
     if before is None:
         record.start(run_dir, cfg, overrides)
+        if trainer.is_global_zero:
+            say_config(cfg, differences)
     with record.sole_writer(run_dir):
         checkpoint = None if before is None else resume.start(run_dir, cfg, overrides, changed, trainer)
         record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
+        if checkpoint is None:
+            tensorboard.introduce(trainer, logged, overrides, differences, git)
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         outcome = record.outcome_of_fit(trainer, cfg, run_dir)  # now, for the test replaces metrics, callbacks' states
         if cfg.test:
             best = record.best_checkpoint(trainer) if has_validation else None
             trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
             outcome["test"] = record.metrics_of(trainer)
-        record.finish(run_dir, cfg, trainer, outcome | {"git": git}, started, resumed=checkpoint is not None)
+        outcome |= {"git": git, "differences": differences}
+        record.finish(run_dir, cfg, trainer, outcome, started, resumed=checkpoint is not None)
     return outcome["best"]
 
 
@@ -117,6 +126,7 @@ def construct(cfg: DictConfig, run_dir: Path, others: Sequence[Callback] = ()) -
         is_endless = cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1
         scheduler(trial, num_steps=inf if is_endless else 1000, steps_per_epoch=10)
     task = make(cfg, "task", model=model, optimizer=optimizer, scheduler=scheduler)
+    task.example_input_array = torch.zeros(1, *data.sample_shape)  # of which TensorBoard's graph is made
     loggers = [make(cfg, f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
     callbacks = []
     for name in cfg.get("callbacks") or {}:

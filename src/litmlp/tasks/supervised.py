@@ -60,6 +60,7 @@ class SupervisedTask(LightningModule):
                 raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated, one update per batch costs more
         self._sizes: list[int] = []
+        self.last_validated = 0  # step
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # Lightning sets it some 40 times a step; nn.Module's way takes 2 us each
@@ -145,6 +146,7 @@ class SupervisedTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.val_scores.compute())
         self.val_scores.reset()
+        self.last_validated = self.global_step
 
     def test_step(self, batch: Samples, batch_idx: int) -> Tensor | None:
         return self._score(self.test_scores, batch)  # for callbacks that look at single samples

@@ -1,0 +1,84 @@
+"""How a run's configuration differs from the defaults."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from litmlp.runs.errors import as_typed
+from litmlp.runs.overrides import GLOBAL, NOT_COMPOSED
+
+Differences = dict[str, tuple[str, str]]  # key -> the default's value and the run's, as one types them
+ABSENT = "-"
+
+
+def differences_from_defaults(cfg: DictConfig, overrides: Sequence[str]) -> Differences:
+    """Of a job's groups the choices, and of its values those that differ from what its choices come with.
+
+    Of a run that repeats another's (`from=`), or that Hydra has not started, what was typed.
+    """
+    typed = {key: (ABSENT, value) for key, _, value in (each.partition("=") for each in overrides)}
+    typed.pop("resume", None)
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None or hydra.job.config_name == "from":
+        return typed
+    folder = next(each.path for each in hydra.runtime.config_sources if each.provider == "main") or ""
+    usual = _usual_choices(Path(folder, f"{hydra.job.config_name}.yaml"))
+    chosen = {group: (usual[group], choice) for group, choice in hydra.runtime.choices.items() if group in usual}
+    chosen = {group: choices for group, choices in chosen.items() if choices[0] != choices[1]}
+    parts = [f"{group}={choice}" for group, (_, choice) in chosen.items() if group not in GLOBAL]
+    search = [each for each in hydra.overrides.hydra if each.startswith("hydra.searchpath=")]
+    try:
+        reference = _compose(folder, hydra.job.config_name, (*search, *parts))
+    except NOT_COMPOSED:  # of choices that only a command's own search path leads to
+        return typed
+    own: Any = OmegaConf.to_container(cfg)
+    found = {group: (as_typed(old), as_typed(new)) for group, (old, new) in chosen.items()}
+    for key, old, new in _differing(reference, own, cfg):
+        if key != "name":  # which follows the choices
+            found.setdefault(key, (old, new))
+    sections = list(dict.fromkeys([*GLOBAL, *reference, *own]))
+    return {key: found[key] for key in sorted(found, key=lambda key: sections.index(key.partition(".")[0]))}
+
+
+def _usual_choices(file: Path) -> dict[str, Any]:
+    defaults = yaml.safe_load(file.read_text())["defaults"] if file.is_file() else []
+    choices = {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
+    return {key: value for key, value in choices.items() if not key.startswith(("optional ", "override "))}
+
+
+@cache  # for the jobs of a sweep, most of which choose the same
+def _compose(folder: str, config_name: str, overrides: tuple[str, ...]) -> Any:
+    is_job_of_hydra = GlobalHydra.instance().is_initialized()  # a further process of a run is not
+    with nullcontext() if is_job_of_hydra else initialize_config_dir(folder, version_base="1.3"):
+        return OmegaConf.to_container(compose(config_name, list(overrides)))
+
+
+def _differing(old: Any, new: Any, cfg: DictConfig, key: str = "") -> Iterator[tuple[str, str, str]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**old, **new}:
+            yield from _differing(old.get(name, ABSENT), new.get(name, ABSENT), cfg, f"{key}.{name}" if key else name)
+    elif _value(old, cfg) != _value(new, cfg):
+        yield key, _short(old), _short(new)
+
+
+def _value(value: Any, cfg: DictConfig) -> Any:
+    """With a reference to other values resolved, as several processes get them."""
+    try:
+        return OmegaConf.create({"value": value}, parent=cfg).value
+    except OmegaConfBaseException:
+        return value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("_target_", "{}")).rpartition(".")[2]
+    return as_typed(value)
