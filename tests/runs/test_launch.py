@@ -76,6 +76,7 @@ def files(run_dir: Path) -> list[str]:
     return sorted(re.sub(r"tfevents.*", "tfevents", str(path.relative_to(run_dir))) for path in run_dir.rglob("*"))
 
 
+@pytest.mark.reports
 def test_two_processes_give_the_numbers_of_one(process: Callable[..., Result], cli: Callable[..., Result]) -> None:
     one = cli(*SMALL, "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "hydra.run.dir=one")
     two = process(*SMALL, *TWO, "trainer.log_every_n_steps=1", "hydra.run.dir=two")

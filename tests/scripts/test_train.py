@@ -170,7 +170,7 @@ def test_debug_overfit_learns_its_batches_by_heart(cli: Callable[..., Result]) -
 
 def test_debug_fast_dev_run_leaves_no_checkpoint_and_no_curves(cli: Callable[..., Result]) -> None:
     left = {path.name for path in cli("debug=fast_dev_run").run_dir.iterdir()}
-    assert left == {"config.yaml", "overrides.yaml", "metrics.json", "test_results.json", "train.log"}
+    assert left == {"config.yaml", "overrides.yaml", "metrics.json", "train.log"}
 
 
 def test_debug_profile_leaves_its_table_and_a_trace(cli: Callable[..., Result]) -> None:

@@ -44,13 +44,18 @@ def varied(overrides: Sequence[str], sweep_dir: Path) -> list[str]:
     """Of a job's overrides those that its sweep's command does not give to all of its jobs."""
     path = sweep_dir / SWEEP_FILE
     fixed = _recorded(path)[1] if path.exists() else []
-    return [each for each in overrides if each not in fixed and not each.startswith("resume=")]
+    return [each for each in _typed(overrides) if each not in fixed and not each.startswith("resume=")]
 
 
 def run_dir(time: str, overrides: Sequence[str]) -> str:
     """Name of a single run's directory: when it began, and what was typed for it beside the name of its folder."""
     unsaid = ("experiment=", "name=", "resume=", "data.root=", "print_config=")
-    return _safe(f"{time}-{','.join(each for each in overrides if not each.startswith(unsaid))}")
+    return _safe(f"{time}-{','.join(each for each in _typed(overrides) if not each.startswith(unsaid))}")
+
+
+def _typed(overrides: Any) -> list[str]:
+    """A list of Hydra's would resolve the references in what was typed."""
+    return OmegaConf.to_container(overrides) if OmegaConf.is_list(overrides) else overrides  # type: ignore[return-value]
 
 
 def _safe(name: str) -> str:
@@ -114,11 +119,12 @@ def check_launcher(launcher: DictConfig) -> None:
 def share_machine(launcher: DictConfig, sweep_dir: Path, num_processes: int) -> None:
     """In a process that joblib runs jobs of a sweep in: take GPUs that its neighbours leave alone, and end with joblib.
 
-    The CPU's threads joblib has divided already, by OMP_NUM_THREADS. A process runs one job after the other, and CUDA
+    Its runs print lines, for bars would overwrite those of its neighbours. The CPU's threads joblib has divided already, by OMP_NUM_THREADS. A process runs one job after the other, and CUDA
     reads CUDA_VISIBLE_DEVICES once, so a process keeps its GPUs; where there are more processes than GPUs, they share.
     """
     if "joblib" not in launcher._target_ or _slot is not None:
         return
+    os.environ["TTY_COMPATIBLE"] = "0"  # rich then takes the output for a file
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     from torch import cuda
 
