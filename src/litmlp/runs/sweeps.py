@@ -119,7 +119,7 @@ def check_launcher(launcher: DictConfig) -> None:
 def share_machine(launcher: DictConfig, sweep_dir: Path, num_processes: int) -> None:
     """In a process that joblib runs jobs of a sweep in: take GPUs that its neighbours leave alone, and end with joblib.
 
-    Its runs print lines, for bars would overwrite those of its neighbours. The CPU's threads joblib has divided already,
+    Runs print lines, for bars would overwrite each other. Joblib has divided the CPU's threads already,
     by OMP_NUM_THREADS. A process runs one job after the other, and CUDA reads CUDA_VISIBLE_DEVICES once, so a process
     keeps its GPUs; where there are more processes than GPUs, they share.
     """
