@@ -32,7 +32,7 @@ class MLflow(MLFlowLogger):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         self._file = save_dir / "mlflow.id"
-        uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+        self._uri = uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
         with _locked(Path(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:///") else nullcontext():
             super().__init__(
                 experiment_name=experiment_name,
@@ -49,6 +49,11 @@ class MLflow(MLFlowLogger):
         if not self._file.exists():
             self._file.write_text(self._run_id or "")
         return client
+
+    @property
+    def shown_by(self) -> str:
+        """Command or address."""
+        return self._uri if self._uri.startswith("http") else f"mlflow ui --backend-store-uri {self._uri}"
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
@@ -90,6 +95,11 @@ class WandB(WandbLogger):
             wandb.finish()  # of the job before in this process, whose run Lightning would go on with
             self._file.write_text(str(self._id))
         return super().experiment
+
+    @property
+    def shown_by(self) -> str:
+        """Command or address."""
+        return self.experiment.url or f"wandb sync {os.path.relpath(Path(self.experiment.dir).parent)}"
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

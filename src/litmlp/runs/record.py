@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from litmlp.durable import write
+from litmlp.loggers import MLflow, WandB
 from litmlp.runs import report, tensorboard
 from litmlp.runs.compare import read_overrides
 from litmlp.runs.errors import InputError, as_typed, leaves_of
@@ -194,6 +195,7 @@ def finish(
         places.insert(0, f"{'best' if metrics['best_checkpoint'] else 'last'} checkpoint: {where / checkpoint}")
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) and not is_job():
         places.append(f"curves: tensorboard --logdir {where}")  # a sweep says it once, of all
+    places += [f"curves: {logger.shown_by}" for logger in trainer.loggers if isinstance(logger, MLflow | WandB)]
     if cfg.get("report") == "each" or (cfg.get("report") and not is_job()):
         places.append(report.report_line(where))
     duration = f"{seconds:.1f} s{' since it was resumed' if resumed else ''}"
