@@ -28,7 +28,7 @@ def differences_from_defaults(cfg: DictConfig, overrides: Sequence[str]) -> Diff
     typed = {key: (ABSENT, value) for key, _, value in (each.partition("=") for each in overrides)}
     typed.pop("resume", None)
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    if hydra is None or hydra.job.config_name == "from":
+    if hydra is None or hydra.job.config_name == "from" or not typed:
         return typed
     folder = next(each.path for each in hydra.runtime.config_sources if each.provider == "main") or ""
     usual = _usual_choices(Path(folder, f"{hydra.job.config_name}.yaml"))
@@ -72,6 +72,8 @@ def _differing(old: Any, new: Any, cfg: DictConfig, key: str = "") -> Iterator[t
 
 def _value(value: Any, cfg: DictConfig) -> Any:
     """With a reference to other values resolved, as several processes get them."""
+    if not (isinstance(value, str) and "${" in value):
+        return value
     try:
         return OmegaConf.create({"value": value}, parent=cfg).value
     except OmegaConfBaseException:
