@@ -49,7 +49,7 @@ def varied(overrides: Sequence[str], sweep_dir: Path) -> list[str]:
 
 def run_dir(time: str, overrides: Sequence[str]) -> str:
     """Name of a single run's directory: when it began, and what was typed for it beside the name of its folder."""
-    unsaid = ("experiment=", "name=", "resume=", "data.root=", "print_config=")
+    unsaid = ("experiment=", "name=", "resume=", "data.root=", "print_config=", "report=")
     return _safe(f"{time}-{','.join(each for each in _typed(overrides) if not each.startswith(unsaid))}")
 
 
