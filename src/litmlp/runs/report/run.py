@@ -338,11 +338,17 @@ def _as_png(shape: list[int], sample: list[float]) -> str:
 
 
 def _settings(run: Run) -> Section:
-    section, typed = Section("What differs from the defaults?"), read_overrides(run.folder)
-    if typed:
-        section.tables.append(Table("Typed", ["key", "value"], [each.partition("=")[::2] for each in typed]))
+    section = Section("What differs from the defaults?")
+    differences = run.metrics.get("differences")
+    if isinstance(differences, dict):
+        rows = [(key, *map(str, pair)) for key, pair in differences.items() if isinstance(pair, list)]
+        heads = ["key", "default", "here"]
+    else:  # of a run that has not finished, what was typed
+        rows, heads = [each.partition("=")[::2] for each in read_overrides(run.folder)], ["key", "here"]
+    if rows:
+        section.tables.append(Table("", heads, rows))
     else:
-        section.text.append("Nothing was typed in place of the defaults.")
+        section.text.append("Nothing does.")
     if run.config:
         section.more = ("All values", yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))
     return section
