@@ -54,6 +54,11 @@ class Browser:
             time.sleep(0.1)
         return found
 
+    def click(self, label: str) -> None:
+        """What bears this label, once it is there."""
+        found = f"all(document).find(e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim().toLowerCase() == {label.lower()!r}))"
+        self.wait(f"const e = {found}; e?.click(); return e")
+
     def text(self) -> str:
         """All of it, a line for each piece."""
         pieces = "[...e.childNodes].filter(n => n.nodeType == 3).map(n => n.data.trim())"

@@ -1,11 +1,13 @@
 """What people see: the reports, and TensorBoard, in a browser."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from browser import IS_THERE, Browser, browser
+from browser import IS_THERE, Browser, browser, tensorboard
+from conftest import Result
 from toy import HOSTILE, make_run
 
 from litmlp.runs.report import write_report
@@ -105,3 +107,35 @@ def test_what_a_stranger_wrote_does_not_run(window: Browser, tmp_path: Path) -> 
         assert window.ask(
             "return [document.images.length, document.scripts.length - document.querySelectorAll('figure[id]').length]"
         ) == [0, 2]
+
+
+@pytest.fixture
+def served(cli: Callable[..., Result]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """TensorBoard's address on a sweep of four runs, and their metrics."""
+    fast = ("trainer.max_epochs=2", "trainer.limit_train_batches=5", "model.hidden=[8]", "trainer.log_every_n_steps=2")
+    result = cli("-m", "optimizer.lr=0.1,0.2", "seed=0,1", *fast)
+    assert result.status == 0, result.err
+    metrics = [json.loads((run_dir / "metrics.json").read_text()) for run_dir in result.run_dirs]
+    with tensorboard(result.run_dirs[0].parent) as address:
+        yield address, metrics
+
+
+@pytest.mark.slow
+def test_tensorboard_opens_well_on_a_sweep(window: Browser, served: tuple[str, list[dict[str, Any]]]) -> None:
+    address, metrics = served
+    window.requests()
+    for width, tab, texts in [
+        (1280, "custom_scalars", ["loss", "acc", "learning rate", "norms of the weights"]),
+        (390, "custom_scalars", ["loss", "acc", "learning rate", "norms of the weights"]),
+        (1280, "images", ["test/confusion", "test/mistakes"]),
+        (1280, "hparams", ["optimizer.lr", "seed", *(f"{each['fit']['val_loss']:#.5g}" for each in metrics)]),
+    ]:
+        window.open("about:blank")  # for another tab of the same address is no new page
+        window.open(f"{address}#{tab}", width)
+        for text in texts:
+            window.wait(f"const text = {text!r}; return all(document).some(e => e.textContent.trim() == text)")
+    window.click("Parallel Coordinates View")
+    window.wait("return all(document).filter(e => e.localName == 'path').length >= 4")
+    assert window.complaints("SEVERE") == []
+    asked = [url for url in window.requests() if not url.startswith((address, "data:", "blob:", "about:"))]
+    assert asked == []

@@ -54,7 +54,7 @@ def test_a_run_writes_its_report_and_its_picture(cli: Callable[..., Result]) -> 
         (3, 0.5),
     ]
     assert "best: epoch 2" in [row.get("label") for row in page.values("loss")]
-    assert "overfits: in validation that is lowest after epoch 2, 0.250, and 100 % higher at the end" in page.text
+    assert "overfits: the validation loss is lowest after epoch 2, 0.250, and 100 % higher at the end" in page.text
     assert "75.0 %" in page.text
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 

@@ -156,7 +156,7 @@ def _tiles(run: Run) -> Iterator[Tile]:
     if run.monitor != "train_loss" and "train_loss" in metrics["fit"]:
         yield Tile("training loss", score("train_loss", metrics["fit"]["train_loss"]), "last epoch")
     speeds = sorted(value for _, value in run.curves.get("speed/samples_per_s", []))
-    speed = f"{speeds[len(speeds) // 2]:,.0f} samples/s" if speeds else ""
+    speed = f"{short(speeds[len(speeds) // 2])} samples/s" if speeds else ""
     if metrics.get("seconds"):
         yield Tile("time", duration(metrics["seconds"]), speed)
 
@@ -225,7 +225,7 @@ def _overfitted(run: Run) -> Iterator[str]:
         yield f"The validation loss was lowest at the end, {short(lowest)}: no overfitting, and more training may help."
     elif last > OVERFIT * lowest and train and train[-1][1] <= train[0][1]:
         yield (
-            f"By its loss it overfits: in validation that is {there}, and {percent(last / lowest - 1)} higher at the "
+            f"By its loss it overfits: the validation loss is {there}, and {percent(last / lowest - 1)} higher at the "
             "end. Early stopping, dropout, weight decay and more data are the means against it."
         )
     else:
