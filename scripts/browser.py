@@ -55,9 +55,9 @@ class Browser:
         return found
 
     def click(self, label: str) -> None:
-        """What bears this label, once it is there."""
-        found = f"all(document).find(e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim().toLowerCase() == {label.lower()!r}))"
-        self.wait(f"const e = {found}; e?.click(); return e")
+        """What bears this label, in small or capital letters, once it is there."""
+        bears = f"n => n.nodeType == 3 && n.data.trim().toLowerCase() == {label.lower()!r}"
+        self.wait(f"const e = all(document).find(e => [...e.childNodes].some({bears})); e?.click(); return e")
 
     def text(self) -> str:
         """All of it, a line for each piece."""

@@ -16,20 +16,15 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 IMG = ROOT / "docs" / "img"
+SECONDS_TO_DRAW = 5  # that TensorBoard may take
 SWEEP = ("optimizer.lr=0.01,0.03,0.1", "model.dropout=0,0.3", "seed=range(3)", "trainer.max_epochs=12")
-TABS = {  # tab of TensorBoard -> seconds until it has drawn
-    "custom_scalars": 8,
-    "hparams": 8,
-    "images": 8,
-}
 
 
 def train(folder: Path) -> tuple[Path, Path]:
-    run, sweep = folder / "runs" / "digits", folder / "sweeps" / "digits"
     command = [sys.executable, str(ROOT / "scripts" / "train.py")]
-    subprocess.run([*command, f"hydra.run.dir={run}"], check=True, cwd=folder)
-    subprocess.run([*command, "-m", *SWEEP, f"hydra.sweep.dir={sweep}"], check=True, cwd=folder)
-    return run, sweep
+    subprocess.run(command, check=True, cwd=folder)
+    subprocess.run([*command, "-m", *SWEEP], check=True, cwd=folder)
+    return next(folder.glob("runs/digits/*")), next(folder.glob("sweeps/digits/*"))
 
 
 def small(path: Path, colors: int = 64) -> None:
@@ -56,15 +51,18 @@ def main() -> None:
         take(window, "report_sweep", height=1500)
         window.open(run / "report.html", width=390, dark=True)
         take(window, "report_phone", height=1100)
-        for logdir, tab, name in (
-            (run, "custom_scalars", "tensorboard"),
-            (run, "images", "tensorboard_images"),
-            (sweep, "hparams", "tensorboard_hparams"),
+        for logdir, tab, view, name in (
+            (run, "custom_scalars", "", "tensorboard"),
+            (run, "images", "", "tensorboard_images"),
+            (sweep, "hparams", "Parallel Coordinates View", "tensorboard_hparams"),
         ):
             with tensorboard(logdir) as address:
                 window.open(f"{address}#{tab}")
-                time.sleep(TABS[tab])
-                take(window, name, height=900)
+                time.sleep(SECONDS_TO_DRAW)
+                if view:
+                    window.click(view)
+                    time.sleep(SECONDS_TO_DRAW)
+                take(window, name, height=760)
 
 
 if __name__ == "__main__":
