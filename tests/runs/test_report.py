@@ -134,6 +134,8 @@ def test_only_the_two_scripts_of_a_page_may_run_and_nothing_is_fetched(tmp_path:
         ("test_results.json", '{"class_names": ["a"], "confusion": [["x"]], "mistakes": []}'),
         ("test_results.json", "[" * 100_000),
         ("metrics.json", "[]"),
+        ("metrics.json", '{"name": "a", "monitor": "b", "mode": "min", "fit": {}, "test": {"acc": "<b>"}}'),
+        ("metrics.json", '{"name": "a", "monitor": "b", "mode": "min"}'),
         ("metrics.csv", "step,epoch,train_loss\nx,y,z"),
         ("config.yaml", "a: !!python/object:os.system {}"),
         ("overrides.yaml", "{}"),

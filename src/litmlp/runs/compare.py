@@ -115,9 +115,10 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         is_named = all(isinstance(metrics[key], str) for key in ("name", "monitor", "mode"))
-        parts = [metrics.get(key) or {} for key in ("settings", "fit", "test", "git", "versions")]
-        numbers = [metrics.get(key) or 0.0 for key in ("best", "best_epoch", "seconds")]
-        are_numbers = all(isinstance(number, int | float) for number in numbers)
+        parts = [metrics["fit"], metrics["test"], *(metrics.get(key) or {} for key in ("settings", "git", "versions"))]
+        numbers = [metrics.get(key) for key in ("best", "best_epoch", "seconds")]
+        numbers += [*metrics["fit"].values(), *metrics["test"].values()]
+        are_numbers = all(number is None or isinstance(number, int | float) for number in numbers)
         if is_named and are_numbers and all(isinstance(part, dict) for part in parts):
             return metrics
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -100,7 +100,7 @@ def _winner(rows: Sequence[Row]) -> Section:
 def _only(row: Row) -> Iterator[str]:
     yield f"All runs have one setting: its {row.monitor} is {score(row.monitor, _mean(row))}."
     if row.n > 1:
-        scores = sorted(_scores(row).values())
+        scores = sorted(_scores(row).values()) or [_mean(row)]
         low, high, std = (score(row.monitor, each) for each in (scores[0], scores[-1], row.std[row.monitor]))
         yield f"Over {row.n} {row.over or 'runs'} it goes from {low} to {high}, with a standard deviation of {std}."
 
@@ -110,12 +110,14 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
     names = [_setting(row, keys) for row in (best, second)]
     values = [f"{_mean(row):#.4g}" for row in (best, second)]
     yield f"{names[0]} has the best {best.monitor}, {values[0]}; the next, {names[1]}, has {values[1]}."
-    if min(best.n, second.n) < 2:
+    ours, theirs = _scores(best), _scores(second)
+    if min(len(ours), len(theirs)) < 2:
         yield (
             "With one run of a setting it cannot be told whether that is luck: repeat them, say with 'seed=range(3)'."
         )
     else:
-        difference, margin, how = _difference(best, second)
+        margin, how = _margin(ours, theirs, best.over)
+        difference = abs(_mean(best) - _mean(second))
         digits = max(0, 1 - floor(log10(margin))) if margin > 0 else 4
         said = f"The difference is {difference:.{digits}f} ± {margin:.{digits}f} (95 % confidence, {how})"
         if difference > margin:
@@ -135,17 +137,16 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _difference(best: Row, second: Row) -> tuple[float, float, str]:
-    """How much the best is better, what that is uncertain by, and what it is taken over."""
-    ours, theirs = _scores(best), _scores(second)
+def _margin(ours: Mapping[Any, float], theirs: Mapping[Any, float], over: str) -> tuple[float, str]:
+    """What the difference of two means is uncertain by, and what that is taken over: pairs, where there are some."""
     if set(ours) == set(theirs):
-        differences = [theirs[key] - ours[key] for key in ours]
-        margin, how = stdev(differences) / sqrt(len(differences)), f"{len(differences)} pairs of the same {best.over}"
+        error = stdev(theirs[key] - ours[key] for key in ours) / sqrt(len(ours))
+        how = f"{len(ours)} pairs of the same {over}"
     else:
-        variances = [stdev(each.values()) ** 2 / len(each) for each in (ours, theirs)]
-        margin, how = sqrt(sum(variances)), f"{len(ours)} and {len(theirs)} runs"
+        error = sqrt(sum(stdev(each.values()) ** 2 / len(each) for each in (ours, theirs)))
+        how = f"{len(ours)} and {len(theirs)} runs"
     degrees = min(len(ours), len(theirs)) - 1
-    return abs(_mean(best) - _mean(second)), margin * (LIMITS[degrees - 1] if degrees <= len(LIMITS) else 2.0), how
+    return error * (LIMITS[degrees - 1] if degrees <= len(LIMITS) else 2.0), how
 
 
 def _scores(row: Row) -> dict[tuple[Any, ...], float]:
@@ -154,7 +155,8 @@ def _scores(row: Row) -> dict[tuple[Any, ...], float]:
     for run in row.runs:
         metrics = read_metrics(Path(run))
         settings = metrics.get("settings") or {}
-        scores[tuple(settings.get(key) for key in REPEATS) if row.over else (run,)] = metrics["best"]
+        if metrics.get("best") is not None:
+            scores[tuple(map(str, map(settings.get, REPEATS))) if row.over else (run,)] = metrics["best"]
     return scores
 
 
