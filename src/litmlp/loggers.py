@@ -32,7 +32,7 @@ class MLflow(MLFlowLogger):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         self._file = save_dir / "mlflow.id"
-        self._uri = uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+        uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd() / 'mlflow.db'}")
         with _locked(Path(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:///") else nullcontext():
             super().__init__(
                 experiment_name=experiment_name,
@@ -53,7 +53,8 @@ class MLflow(MLFlowLogger):
     @property
     def shown_by(self) -> str:
         """Command or address."""
-        return self._uri if self._uri.startswith("http") else f"mlflow ui --backend-store-uri {self._uri}"
+        uri = self._tracking_uri
+        return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
@@ -79,7 +80,7 @@ class WandB(WandbLogger):
         super().__init__(
             name=save_dir.name,
             group=save_dir.parent.name,
-            save_dir=None,  # type: ignore[arg-type]
+            save_dir=os.environ.get("WANDB_DIR", Path.cwd()),
             project=project,
             id=_remembered(self._file) or secrets.token_hex(4),
             mode=os.environ.get("WANDB_MODE", "offline"),
