@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +84,23 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+ENDS = ((0, 0), (3, signal.SIGTERM), (11, 0), (15, signal.SIGINT), (17, 0))  # before which step, by what
+
+
+def some_and_all() -> Iterator[Any]:
+    """Each variant with two of the ends, and, slowly, with all of them."""
+    for i, variant in enumerate(VARIANTS):
+        yield pytest.param(variant, [ENDS[i % 5], ENDS[(i + 2) % 5]], id=variant)
+        yield pytest.param(variant, ENDS, id=f"{variant}-all", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("variant", "ends"), some_and_all())
 def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
-    cli: Callable[..., Result], interrupted: Callable[..., Path], variant: str
+    cli: Callable[..., Result], interrupted: Callable[..., Path], variant: str, ends: Sequence[tuple[int, int]]
 ) -> None:
     args = [*SMALL, *VARIANTS[variant]]
     whole = left_by(cli(*args).run_dir)
-    for step, number in ((0, 0), (3, signal.SIGTERM), (11, 0), (15, signal.SIGINT), (17, 0)):
+    for step, number in ends:
         if step >= whole["metrics"]["steps"]:
             continue
         run_dir = interrupted(step, number, *args)

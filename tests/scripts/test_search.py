@@ -123,6 +123,7 @@ def start(folder: Path, *args: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, str(SCRIPT), *LR, *args], cwd=folder, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_in_the_midst_of_its_trial(cli: Callable[..., Result], tmp_path: Path) -> None:
     args = ["trainer.max_epochs=50", "hydra.sweeper.num_trials=2"]
     searching = start(tmp_path, *args)
@@ -141,6 +142,7 @@ def test_a_killed_search_goes_on_in_the_midst_of_its_trial(cli: Callable[..., Re
     assert [metrics_of(tmp_path / "here" / d.name)["fit"] for d in whole] == [metrics_of(d)["fit"] for d in whole]
 
 
+@pytest.mark.slow
 def test_two_searches_share_a_study(tmp_path: Path) -> None:
     args = ["trainer.max_epochs=20", "hydra.sweeper.num_trials=8", "hydra.sweeper.pruner=null"]
     searching = [start(tmp_path, *args) for _ in range(2)]
