@@ -1,5 +1,6 @@
 """What a run says of itself, on a terminal and elsewhere."""
 
+import json
 import re
 from collections.abc import Callable
 
@@ -51,9 +52,20 @@ def test_another_choice_is_refused(cli: Callable[..., Result]) -> None:
     assert (result.status, result.err) == (2, "print_config=all: must be changes, full or none\n")
 
 
-def test_a_repeated_run_says_what_was_typed(cli: Callable[..., Result]) -> None:
-    run_dir = cli(*SMALL).run_dir
-    assert cli(f"from={run_dir}", "seed=4").metrics["differences"] == {"seed": ["-", "4"]}
+def test_a_run_that_repeats_another_or_goes_on_differs_from_the_defaults_as_that_one_did(
+    cli: Callable[..., Result],
+) -> None:
+    first = cli(*SMALL, "optimizer.lr=0.03", "scheduler=step")
+    known = first.metrics["differences"]
+    repeated = cli(f"from={first.run_dir}", "seed=4").metrics["differences"]
+    assert repeated["optimizer.lr"] == known["optimizer.lr"] == ["0.05", "0.03"]
+    assert repeated["scheduler.factory._target_"][1].endswith("StepLR")  # of the choice only the values are recorded
+    assert repeated["seed"] == ["0", "4"]
+    others = {key for key in repeated if key.startswith(("data", "model", "callbacks", "logger"))}
+    assert others == {"data.seed"}  # which is recorded as a number, and no longer follows the seed
+    cli(f"resume={first.run_dir}", "trainer.max_epochs=2")
+    longer = json.loads((first.run_dir / "metrics.json").read_text())["differences"]
+    assert longer == known | {"trainer.max_epochs": ["20", "2"]}
 
 
 def test_validation_metrics_older_than_the_last_epoch_are_called_so(cli: Callable[..., Result]) -> None:

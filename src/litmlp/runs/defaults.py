@@ -18,32 +18,37 @@ from litmlp.runs.overrides import GLOBAL, NOT_COMPOSED
 
 Differences = dict[str, tuple[str, str]]  # key -> the default's value and the run's, as one types them
 ABSENT = "-"
+UNSAID = ("resume", "name", "model.sample_shape", "model.num_outputs")  # no setting, or what follows from others
 
 
 def differences_from_defaults(cfg: DictConfig, overrides: Sequence[str]) -> Differences:
     """Of a job's groups the choices, and of its values those that differ from what its choices come with.
 
-    Of a run that repeats another's (`from=`), or that Hydra has not started, what was typed.
+    A run that repeats another's or goes on (`from=`, `resume=`) has values and no choices but those in `overrides`: its
+    other groups are told by their values. Of a run that Hydra has not started, what was typed.
     """
     typed = {key: (ABSENT, value) for key, _, value in (each.partition("=") for each in overrides)}
     typed.pop("resume", None)
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    if hydra is None or hydra.job.config_name == "from" or not typed:
+    is_recorded = hydra is not None and hydra.job.config_name == "from"
+    if hydra is None or not (typed or is_recorded):
         return typed
     folder = next(each.path for each in hydra.runtime.config_sources if each.provider == "main") or ""
-    usual = _usual_choices(Path(folder, f"{hydra.job.config_name}.yaml"))
-    chosen = {group: (usual[group], choice) for group, choice in hydra.runtime.choices.items() if group in usual}
+    config_name = "train" if is_recorded else hydra.job.config_name
+    usual = _usual_choices(Path(folder, f"{config_name}.yaml"))
+    choices = {key: value for key, (_, value) in typed.items()} if is_recorded else hydra.runtime.choices
+    chosen = {group: (usual[group], choice) for group, choice in choices.items() if group in usual}
     chosen = {group: choices for group, choices in chosen.items() if choices[0] != choices[1]}
     parts = [f"{group}={choice}" for group, (_, choice) in chosen.items() if group not in GLOBAL]
     search = [each for each in hydra.overrides.hydra if each.startswith("hydra.searchpath=")]
     try:
-        reference = _compose(folder, hydra.job.config_name, (*search, *parts))
+        reference = _compose(folder, config_name, (*search, *parts))
     except NOT_COMPOSED:  # of choices that only a command's own search path leads to
         return typed
     own: Any = OmegaConf.to_container(cfg)
     found = {group: (as_typed(old), as_typed(new)) for group, (old, new) in chosen.items()}
     for key, old, new in _differing(reference, own, cfg):
-        if key != "name":  # which follows the choices
+        if key not in UNSAID:
             found.setdefault(key, (old, new))
     sections = list(dict.fromkeys([*GLOBAL, *reference, *own]))
     return {key: found[key] for key in sorted(found, key=lambda key: sections.index(key.partition(".")[0]))}

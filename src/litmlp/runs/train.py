@@ -18,6 +18,7 @@ from litmlp.checkpoint_io import DurableCheckpoints
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume, tensorboard
 from litmlp.runs.checks import check_devices, check_lengths, check_monitors, check_task, check_values
+from litmlp.runs.compare import read_overrides
 from litmlp.runs.defaults import differences_from_defaults
 from litmlp.runs.errors import blamed_on
 from litmlp.runs.terminal import say_config
@@ -63,7 +64,8 @@ def train(
     """
     started, git = time.time(), record.git_state()
     before = resume.recorded(run_dir) if cfg.resume else None
-    differences = differences_from_defaults(cfg, overrides)
+    typed_before = [] if before is None else read_overrides(run_dir)
+    differences = differences_from_defaults(cfg, [*typed_before, *overrides])
     data, task, trainer = construct(cfg, run_dir, callbacks)
     changed = {} if before is None else resume.changes(run_dir, before, cfg)
     if before is not None and (metrics := resume.finished(run_dir, changed)):
