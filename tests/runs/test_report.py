@@ -136,7 +136,13 @@ def test_only_the_two_scripts_of_a_page_may_run_and_nothing_is_fetched(tmp_path:
         ("metrics.json", "[]"),
         ("metrics.json", '{"name": "a", "monitor": "b", "mode": "min", "fit": {}, "test": {"acc": "<b>"}}'),
         ("metrics.json", '{"name": "a", "monitor": "b", "mode": "min"}'),
+        (
+            "metrics.json",
+            f'{{"name": "a", "monitor": "b", "mode": "min", "fit": {{}}, "test": {{"acc": {"9" * 400}}}}}',
+        ),
         ("metrics.csv", "step,epoch,train_loss\nx,y,z"),
+        ("metrics.csv", f"step,epoch,train_loss\n0,0,1\n{10**18},1,2"),
+        ("metrics.csv", "step,epoch,train_loss\n-5,0,1"),
         ("config.yaml", "a: !!python/object:os.system {}"),
         ("overrides.yaml", "{}"),
     ],
@@ -185,6 +191,41 @@ def test_a_run_that_did_not_finish_says_so(tmp_path: Path, error: str, said: str
     page = Page(write_report(folder))
     assert said in page.text
     assert "loss" in page.charts
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["0,0,-1,-2", "1,1,-2,-4", "2,2,-3,-3"], "lowest after epoch 2, -4.00, and 1.00 higher at the end"),
+        (["0,0,1,1", "1,1,0.5,0", "2,2,0.25,1"], "lowest after epoch 2, 0, and 1.00 higher at the end"),
+        (["0,0,1,1", "1,1,2,2", "2,2,3,3"], "but the training loss rose as well"),
+        (["0,0,1.7e308,1", "1,1,1,2"], "this run has recorded too few"),
+        ([f"{i},{i},{2.31 - i / 1000},1" for i in range(5)], "it hardly learned"),
+    ],
+)
+def test_losses_of_any_size_and_sign_are_judged(tmp_path: Path, rows: Sequence[str], said: str) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / "metrics.csv").write_text("\n".join(["step,epoch,train_loss,val_loss", *rows]))
+    assert said in Page(write_report(folder)).text
+
+
+def test_a_run_that_failed_before_its_first_validation_is_not_one_without(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / "metrics.json").unlink()
+    (folder / "metrics.csv").write_text("step,epoch,lr/SGD\n19,0,9.0")
+    (folder / "error.txt").write_text("step 3: the loss is nan; first layer affected: model.output\n")
+    text = Page(write_report(folder)).text
+    assert "Without a validation set" not in text
+    assert "which a lower rate most often prevents" in text
+    assert "It fails in the same way again" in text
+
+
+def test_a_setting_that_is_infinite_is_drawn_by_its_name(tmp_path: Path) -> None:
+    for i, value in enumerate(["inf", "1.0", float("inf"), "nan"]):
+        make_run(tmp_path / str(i), best=float(i), settings={"callbacks.max_norm.max_norm": value})
+    page = Page(write_report(tmp_path))
+    assert "Infinity" not in (tmp_path / "report.html").read_text().partition("application/json")[2][:100_000]
+    assert {row["value"] for row in page.values("effect_0")} == {"inf", 1.0, "nan"}
 
 
 def sweep(folder: Path, bests: dict[float, Sequence[float]]) -> Page:

@@ -118,7 +118,7 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
         parts = [metrics["fit"], metrics["test"], *(metrics.get(key) or {} for key in ("settings", "git", "versions"))]
         numbers = [metrics.get(key) for key in ("best", "best_epoch", "seconds")]
         numbers += [*metrics["fit"].values(), *metrics["test"].values()]
-        are_numbers = all(number is None or isinstance(number, int | float) for number in numbers)
+        are_numbers = all(n is None or isinstance(n, float) or (isinstance(n, int) and abs(n) < 2**63) for n in numbers)
         if is_named and are_numbers and all(isinstance(part, dict) for part in parts):
             return metrics
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

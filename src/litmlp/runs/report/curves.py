@@ -2,11 +2,13 @@
 
 import csv
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
 from litmlp.runs.errors import InputError
+
+MOST_STEPS = 10**12
+LARGEST = 1e38  # float32's, of which tensors are; more is left out, as what is not finite is
 
 Curves = dict[str, list[tuple[int, float]]]  # tag -> (optimizer steps before it, value) of what was finite, by step
 
@@ -20,8 +22,11 @@ def read_curves(run_dir: Path) -> Curves:
     table = run_dir / "metrics.csv"
     has_events = any(run_dir.glob("events.out.tfevents.*"))
     points = _events(run_dir) if has_events else _rows(table) if table.is_file() else {}
+    if any(not 0 <= step < MOST_STEPS for values in points.values() for step in values):
+        source = run_dir if has_events else table
+        raise InputError(f"{source}: not the curves of a run: steps go from 0 to {MOST_STEPS:,}")
     finite = {
-        tag: sorted((step, value) for step, value in values.items() if math.isfinite(value))
+        tag: sorted((step, value) for step, value in values.items() if abs(value) < LARGEST)
         for tag, values in points.items()
     }
     return {tag: values for tag, values in finite.items() if values}
@@ -31,7 +36,7 @@ def steps_per_epoch(curves: Curves) -> float | None:
     """Of the first epoch, which is whole unless it is the only one; None where nothing tells."""
     epochs = dict(curves.get("epoch", []))
     ends = [(step, epochs[step]) for step, _ in curves.get("train_loss", []) if step in epochs]
-    return (ends[0][0] + 1) / (ends[0][1] + 1) if ends else None
+    return (ends[0][0] + 1) / (ends[0][1] + 1) if ends and ends[0][1] >= 0 else None
 
 
 def _events(run_dir: Path) -> dict[str, dict[int, float]]:

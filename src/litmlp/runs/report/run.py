@@ -26,8 +26,10 @@ RESULTS = "test_results.json"  # what the test stage of a classification leaves
 STAGES = {"train": "training", "val": "validation"}
 NAMES = {"acc": "accuracy"}
 MOST_CLASSES = 30  # that a chart or a table has room for
+NOT_FINITE = re.compile(r"is (-?inf|nan|not finite)\b")  # of what the run failed with
 LARGEST_IMAGE = 512  # pixels, either way
-OVERFIT, STALLED = 1.05, 0.02  # a loss this many times its lowest; a fall by less than this share an epoch
+OVERFIT, STALLED = 0.05, 0.02  # a rise by more than this share of the lowest loss; a fall by less an epoch
+LEARNED = 0.05  # a fall by more than this share of the first loss
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Run:
     def best_epoch(self) -> float | None:
         """Counted from 1, as epochs trained; `metrics.json` and names of checkpoints count from 0."""
         epoch = self.metrics.get("best_epoch")
-        return None if epoch is None or self.unit == "step" else epoch + 1
+        return None if epoch is None or not math.isfinite(epoch) or self.unit == "step" else epoch + 1
 
 
 def read_run(folder: Path) -> Run:
@@ -162,7 +164,7 @@ def _tiles(run: Run) -> Iterator[Tile]:
 
 
 def duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
+    return str(timedelta(seconds=round(seconds))) if 100 <= seconds < 1e9 else f"{seconds:.1f} s"
 
 
 def _said(key: str) -> str:
@@ -213,6 +215,9 @@ def _overfitted(run: Run) -> Iterator[str]:
     train, val = run.points("train_loss"), run.points("val_loss")
     if not run.curves:
         return
+    if not val and not run.metrics:
+        yield "It has not recorded a validation, so no curve shows whether it overfits."
+        return
     if not val:
         test, last = run.metrics.get("test", {}).get("test_loss"), run.metrics.get("fit", {}).get("train_loss")
         told = f"; the test loss is {short(test)}, the training loss {short(last)}" if test and last else ""
@@ -220,13 +225,19 @@ def _overfitted(run: Run) -> Iterator[str]:
         return
     at, lowest = min(val, key=lambda point: point[1])
     end, last = val[-1]
-    there = f"lowest after {run.unit} {at:.4g}, {short(lowest)}"
+    there, rise = f"lowest after {run.unit} {at:.4g}, {short(lowest)}", last - lowest
     if at == end:
         yield f"The validation loss was lowest at the end, {short(lowest)}: no overfitting, and more training may help."
-    elif last > OVERFIT * lowest and train and train[-1][1] <= train[0][1]:
+    elif rise > OVERFIT * abs(lowest) and train and train[-1][1] > train[0][1]:
         yield (
-            f"By its loss it overfits: the validation loss is {there}, and {percent(last / lowest - 1)} higher at the "
-            "end. Early stopping, dropout, weight decay and more data are the means against it."
+            f"It got worse rather than overfitted: the validation loss is {there}, and {short(last)} at the end, "
+            "but the training loss rose as well."
+        )
+    elif rise > OVERFIT * abs(lowest):
+        more = percent(rise / lowest) if lowest > 0 else short(rise)
+        yield (
+            f"By its loss it overfits: the validation loss is {there}, and {more} higher at the end. "
+            "Early stopping, dropout, weight decay and more data are the means against it."
         )
     else:
         yield f"It hardly overfits: the validation loss is {there}, and {short(last)} at the end."
@@ -252,11 +263,15 @@ def _rate(run: Run) -> Section:
 
 def _judged(run: Run) -> Iterator[str]:
     losses = [value for _, value in run.points("train_loss")]
+    if not run.metrics and NOT_FINITE.search(run.error):
+        yield "It ended in numbers that are not finite, which a lower rate most often prevents."
+        return
     if len(losses) < 4:
         yield "It takes some epochs to tell; this run has recorded too few." if run.curves else "No curve tells."
         return
     rises = sum(later > earlier for earlier, later in pairwise(losses))
     fall = 1 - (losses[-1] / losses[-4]) ** (1 / 3) if 0 < losses[-1] < losses[-4] else 0.0
+    first, last = short(losses[0]), short(losses[-1])
     said = f"The training loss rose in {rises} of {len(losses) - 1} epochs"
     if rises > (len(losses) - 1) / 3:
         yield f"{said}: a lower rate, or one that decays, would go down more steadily."
@@ -264,6 +279,11 @@ def _judged(run: Run) -> Iterator[str]:
         yield (
             f"{said}, so the rate is not too high. At the end the loss still fell by {percent(fall)} an epoch: "
             "a higher rate, or a longer run, would bring it further down."
+        )
+    elif losses[0] - losses[-1] < LEARNED * abs(losses[0]):
+        yield (
+            f"{said}, but from the first to the last it went from {first} to {last}: it hardly learned. A rate much "
+            "higher or much lower will tell whether that is to blame."
         )
     else:
         yield f"{said}, and it hardly falls at the end: neither is the rate too high nor the training too short."
@@ -347,8 +367,10 @@ def _settings(run: Run) -> Section:
         rows, heads = [each.partition("=")[::2] for each in read_overrides(run.folder)], ["key", "here"]
     if rows:
         section.tables.append(Table("", heads, rows))
-    else:
+    elif isinstance(differences, dict):
         section.text.append("Nothing does.")
+    else:
+        section.text.append("Nothing was typed for this run.")
     if run.config:
         section.more = ("All values", yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))
     return section
@@ -365,6 +387,11 @@ def _again(run: Run) -> Section:
         section.text.append("Files that git tracks had been changed since that commit; it does not tell how.")
     if not metrics:
         section.text.append("This goes on with the run, from where it was.")
+        if run.error:
+            section.text.append(
+                "It fails in the same way again unless what it failed of has been mended; "
+                "with from= in place of resume=, and other values, it is another run."
+            )
         return section
     versions = {"Python": metrics.get("python"), **(metrics.get("versions") or {})}
     facts = {

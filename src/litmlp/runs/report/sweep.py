@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from math import floor, isfinite, log10, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
@@ -32,9 +33,11 @@ def report_sweep(folder: Path, rows: Sequence[Row]) -> Path:
     together = _together(ranked, keys)
     sections = [winner, effects, together, curves, _table(rows), _failed(folder, rows)]
     num_runs = sum(len({*row.runs, *row.notes}) for row in rows)
-    finished = sum(row.n for row in rows)
+    cut_short = sum(note.startswith("pruned") for row in rows for note in row.notes.values())
+    finished = sum(row.n for row in rows) - cut_short
     settings = f"{len(rows)} setting{'' if len(rows) == 1 else 's'}"
-    lead = [f"{settings}, {num_runs} runs, {finished} of them finished."]
+    pruned = f", {cut_short} cut short by the search" if cut_short else ""
+    lead = [f"{settings}, {_runs(num_runs)}, {finished} of them finished{pruned}."]
     if len(ranked) < len([row for row in rows if row.n]):
         lead.append(f"Charts are of the settings named {first.name} with a finite {first.monitor}; the table has all.")
     page = Page(f"Sweep {folder.resolve().name}", lead, list(_tiles(ranked, keys)), sections, "sweep.png")
@@ -42,6 +45,10 @@ def report_sweep(folder: Path, rows: Sequence[Row]) -> Path:
         figure for figure in [*curves.figures, *together.figures, *effects.figures] if figure.name != "parallel"
     ]
     return page.write(folder, pictured[:6])
+
+
+def _runs(number: int) -> str:
+    return f"{number} run{'' if number == 1 else 's'}"
 
 
 def _is_scored(row: Row) -> bool:
@@ -66,12 +73,13 @@ def _said(value: Any) -> str:
 
 
 def _value(value: Any) -> Any:
-    """What was typed, as a number where it is one."""
+    """What was typed, as a number where it is one, and finite: a chart has no place for others, and JSON no word."""
+    if isinstance(value, bool) or value is None:
+        return value
     for kind in (int, float):
-        try:
-            return value if isinstance(value, bool) or value is None else kind(str(value))
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            if isfinite(number := kind(str(value))):
+                return number
     return as_typed(value)
 
 
@@ -167,10 +175,10 @@ def _effects(rows: Sequence[Row], keys: Sequence[str]) -> Section:
         return section
     repeated = any(row.n > 1 for row in rows)
     bars = f"with the standard deviation over {rows[0].over or 'runs'}" if repeated else "of one run each"
-    section.text.append(f"A point is the mean of a setting, {bars}; orange the mean over all other settings.")
+    section.text.append(f"A point is the mean of a setting, {bars}.")
     if len(keys) > MOST_KEYS:
         section.text.append(f"These are the first {MOST_KEYS} of {len(keys)} keys that differ.")
-    metric = rows[0].monitor
+    metric, has_means = rows[0].monitor, False
     for i, key in enumerate(keys[:MOST_KEYS]):
         values = [_value(row.settings[key]) for row in rows]
         points = [
@@ -190,8 +198,11 @@ def _effects(rows: Sequence[Row], keys: Sequence[str]) -> Section:
             len(keys) > 1 and len(means) == len(rows)
         ):  # drawn by a search: none comes twice
             means = {}
+        has_means = has_means or bool(means)
         chart = effect(key, sorted(points, key=_order), metric, f"Mean {metric} by {key}: {told}.", means)
         section.figures.append(Figure(f"effect_{i}", f"{metric} by {key}", chart))
+    if has_means:
+        section.text.append("Orange is the mean of all settings that have the value.")
     return section
 
 
@@ -286,5 +297,5 @@ def _failed(folder: Path, rows: Sequence[Row]) -> Section:
         section.text.append("Nothing did.")
         return section
     shown = [[os.path.relpath(run, folder), note] for run, note in failed[:MOST_ROWS]]
-    section.tables.append(Table(f"{len(failed)} runs; error.txt of each has the traceback", ["run", "why"], shown))
+    section.tables.append(Table(f"{_runs(len(failed))}; error.txt of each has the traceback", ["run", "why"], shown))
     return section
