@@ -49,6 +49,17 @@ def test_from_with_a_value_changes_that_value_alone(cli: Callable[..., Result]) 
     assert numbers(again) == numbers(cli(*SMALL, "optimizer.lr=0.01").run_dir)
 
 
+def test_what_follows_another_value_follows_it_in_a_repeated_run(cli: Callable[..., Result]) -> None:
+    typed = ("seed=3", "monitor=val_acc", "mode=max", "on_nonfinite=ignore")
+    first = cli(*SMALL, "scheduler=plateau", "hydra.run.dir=first").run_dirs[0]
+    again = cli(f"from={first}", *typed, "hydra.run.dir=again").run_dirs[0]
+    direct = cli(*SMALL, "scheduler=plateau", *typed, "hydra.run.dir=direct").run_dirs[0]
+    assert (again / "config.yaml").read_text() == (direct / "config.yaml").read_text()
+    assert numbers(again) == numbers(direct)
+    own = cli(f"from={first}", "seed=3", "data.seed=4", "hydra.run.dir=own").run_dirs[0]
+    assert OmegaConf.load(own / "config.yaml").data.seed == 4
+
+
 def test_from_can_be_swept(cli: Callable[..., Result]) -> None:
     first = cli(*SMALL).run_dir
     result = cli("-m", f"from={first}", "seed=0,1")

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litmlp.runs import report, sweeps
 from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
-from litmlp.runs.errors import InputError, complain, end_with_pipe, sentence, typed
+from litmlp.runs.errors import InputError, complain, end_with_pipe, leaves_of, sentence, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
 from litmlp.runs.overrides import check_overrides, compose_or_complain
 from litmlp.runs.trust import check_links, check_objects, read_config
@@ -36,6 +36,13 @@ from litmlp.signals import Interrupted
 log = logging.getLogger(__name__)
 
 LOG_FILE = "train.log"
+# Values of conf/train.yaml, and the keys that its groups set by reference to them.
+FOLLOWING = {
+    "seed": r"data\.seed",
+    "monitor": r"(callbacks\.\w+|scheduler)\.monitor",
+    "mode": r"(callbacks\.\w+|scheduler)\.mode",
+    "on_nonfinite": r"callbacks\.\w+\.action",
+}
 
 _full_trace = False
 
@@ -172,11 +179,14 @@ def _read_command_line() -> Namespace:
     if sources:
         directory = _directory(sources[-1])
         args.recorded = directory, read_config(directory, to_train=True)
-        ConfigStore.instance().store("recorded", OmegaConf.to_container(args.recorded[1]))
+        repeated = args.recorded[1]
         goes_on = []
-        if sources[-1].startswith("resume="):
+        if sources[-1].startswith("from="):
+            repeated = _linked(repeated)
+        else:
             check_links(directory)
             goes_on = [f"hydra.run.dir='{directory}'", "resume=auto"]
+        ConfigStore.instance().store("recorded", OmegaConf.to_container(repeated))
         args.overrides = [*goes_on, *rest]
         args.config_name = "from"
         flags_given.append("--config-name=from")
@@ -192,6 +202,16 @@ def _sources(overrides: list[str]) -> tuple[list[str], list[str]]:
     """The overrides that name a directory to start from, and the others."""
     is_source = re.compile(r"(from|resume)=(?!auto$|null$)").match
     return [each for each in overrides if is_source(each)], [each for each in overrides if not is_source(each)]
+
+
+def _linked(recorded: DictConfig) -> DictConfig:
+    """A recorded configuration in which what follows another value in conf/, and has that value, follows it again."""
+    linked = recorded.copy()
+    for key, value in [leaf for section in recorded for leaf in leaves_of(recorded, str(section))]:
+        for source, following in FOLLOWING.items():
+            if source in recorded and re.fullmatch(following, key) and value == recorded[source]:
+                OmegaConf.update(linked, key, f"${{{source}}}")
+    return linked
 
 
 def _quoted(override: str) -> str:
