@@ -120,6 +120,13 @@ def test_wandb_has_a_run_for_each_job_and_goes_on_with_it(
     assert (run.display_name, run.project) == (sweep.run_dirs[1].name, "digits")
 
 
+def test_a_mode_that_wandb_does_not_know_is_named(cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    result = cli("logger=wandb")
+    assert (result.status, result.run_dirs) == (2, [])
+    assert "WANDB_MODE=onlin: must be one of online, offline" in result.err
+
+
 @pytest.mark.parametrize("package", ["mlflow", "wandb"])
 def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
     cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, package: str

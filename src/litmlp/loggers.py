@@ -18,6 +18,8 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")  # that W&B knows
+
 
 class MLflow(MLFlowLogger):
     """Reports to `MLFLOW_TRACKING_URI`, by default to the SQLite file `mlflow.db` in the current directory.
@@ -74,6 +76,9 @@ class WandB(WandbLogger):
 
     def __init__(self, save_dir: Path, project: str) -> None:
         _require("wandb")
+        mode = os.environ.get("WANDB_MODE", "offline")
+        if mode not in MODES:
+            raise ValueError(f"WANDB_MODE={mode}: must be one of {', '.join(MODES)}")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
         self._file = save_dir / "wandb.id"
@@ -83,7 +88,7 @@ class WandB(WandbLogger):
             save_dir=os.environ.get("WANDB_DIR", Path.cwd()),
             project=project,
             id=_remembered(self._file) or secrets.token_hex(4),
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=mode,
         )
         del self._wandb_init["anonymous"]  # which W&B no longer knows, and says so
 
