@@ -171,6 +171,15 @@ def test_an_image_as_large_as_a_wall_is_no_picture(tmp_path: Path) -> None:
     assert "img" not in [tag for tag, _ in Page(write_report(folder)).elements]
 
 
+def test_a_resumed_run_does_not_say_that_it_began_when_it_was_resumed(tmp_path: Path) -> None:
+    for name, seconds, said in (
+        ("whole", 1.0, "Started 2026-11-21 10:00"),
+        ("resumed", None, "Resumed 2026-11-21 10:00"),
+    ):
+        folder = make_run(tmp_path / name, seconds=seconds, started="2026-11-21T10:00:00+0000")
+        assert said in Page(write_report(folder)).text
+
+
 def test_a_part_without_data_is_a_sentence(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", fit={"train_loss": 0.125}, best_epoch=None)
     (folder / "metrics.csv").unlink()

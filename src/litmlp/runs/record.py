@@ -213,7 +213,8 @@ def _why_stopped(trainer: Trainer) -> str:
             return callback.reason
     for callback in trainer.early_stopping_callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
-            return f"early stopping: {callback.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"
+            reason = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.").removesuffix(".")
+            return f"early stopping: {reason}"
     if trainer.max_steps == trainer.global_step:
         return "reached trainer.max_steps"
     if trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs:

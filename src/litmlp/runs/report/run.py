@@ -142,7 +142,8 @@ def _lead(run: Run) -> Iterator[str]:
     epochs = metrics.get("epochs")
     started = str(metrics.get("started"))[:16].replace("T", " ")
     stopped = str(metrics.get("stopped")).rstrip(".")
-    yield f"Started {started}; {epochs} epoch{'' if epochs == 1 else 's'}, {metrics.get('steps')} steps; {stopped}."
+    begun = "Started" if metrics.get("seconds") is not None else "Resumed"  # which leaves no time of the whole run
+    yield f"{begun} {started}; {epochs} epoch{'' if epochs == 1 else 's'}, {metrics.get('steps')} steps; {stopped}."
 
 
 def _tiles(run: Run) -> Iterator[Tile]:
