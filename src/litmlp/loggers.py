@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -35,7 +36,10 @@ class MLflow(MLFlowLogger):
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         self._file = save_dir / "mlflow.id"
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd() / 'mlflow.db'}")
-        with _locked(Path(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:///") else nullcontext():
+        database = Path(uri.removeprefix("sqlite:///"))
+        if database != Path(uri) and not database.parent.is_dir():
+            raise ValueError(f"MLFLOW_TRACKING_URI={uri}: there is no directory {database.parent}")
+        with nullcontext() if database == Path(uri) else _locked(database):
             super().__init__(
                 experiment_name=experiment_name,
                 run_name=save_dir.name,
@@ -56,7 +60,7 @@ class MLflow(MLFlowLogger):
     def shown_by(self) -> str:
         """Command or address."""
         uri = self._tracking_uri
-        return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+        return uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]

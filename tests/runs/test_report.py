@@ -16,6 +16,7 @@ from litmlp.runs.errors import InputError
 from litmlp.runs.report import write_report
 from litmlp.runs.report.charts import short
 from litmlp.runs.report.curves import read_curves
+from litmlp.runs.report.sweep import _short_key
 
 FAST = ("trainer.max_epochs=2", "trainer.limit_train_batches=4", "model.hidden=[8]")
 
@@ -328,3 +329,9 @@ def test_curves_that_cannot_be_read_are_said_to_be(tmp_path: Path) -> None:
 )
 def test_numbers_are_rounded_as_a_person_would(number: float, said: str) -> None:
     assert short(number) == said
+
+
+def test_settings_are_told_apart_by_the_shortest_ends_of_their_keys() -> None:
+    keys = ["scheduler.patience", "callbacks.early_stopping.patience", "optimizer.lr", "patience"]
+    ends = ["scheduler.patience", "early_stopping.patience", "lr", "patience"]
+    assert [_short_key(key, keys) for key in keys] == ends

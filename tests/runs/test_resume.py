@@ -158,6 +158,18 @@ def test_a_run_that_another_process_trains_is_left_alone(
     assert json.loads((run_dir / "metrics.json").read_text())["seconds"] is None  # of the whole
 
 
+def test_a_run_that_another_process_has_just_finished_is_left_alone(
+    cli: Callable[..., Result], interrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = (cli(*SMALL).run_dir / "metrics.json").read_bytes()
+    run_dir = interrupted(3, signal.SIGTERM, *SMALL)
+    finish = lambda folder: (run_dir / "metrics.json").write_bytes(metrics) > 0  # noqa: E731
+    monkeypatch.setattr("litmlp.runs.record._locked", finish)  # while this one waits
+    result = cli(f"resume={run_dir}")
+    assert (result.status, result.err) == (2, f"{run_dir}: another process has just finished this run\n")
+    assert (run_dir / "metrics.json").read_bytes() == metrics
+
+
 def test_a_finished_run_says_so_and_stays_as_it_is(cli: Callable[..., Result]) -> None:
     run_dir = cli(*SMALL).run_dir
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.suffix != ".log"}

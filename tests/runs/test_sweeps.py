@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import SCRIPT, Result
 
-from litmlp.runs.sweeps import gpus_of, job_dir
+from litmlp.runs.sweeps import gpus_of, job_dir, run_dir
 
 QUICK = ["trainer.max_epochs=1", "model.hidden=[16]", "trainer.accelerator=cpu"]
 TWO = ["trainer=ddp", "trainer.devices=2"]
@@ -235,3 +235,9 @@ def test_a_sweep_that_was_killed_goes_on(process: Callable[..., Result], tmp_pat
     assert process("-m", *values, "hydra.sweep.dir=whole").status == 0
     for name in ("0-seed=1", "1-seed=2", "2-seed=3"):
         assert outcome(tmp_path / "killed" / name) == outcome(tmp_path / "whole" / name)
+
+
+def test_a_single_run_is_named_by_what_was_typed_for_it() -> None:
+    typed = ["name=a", "init_from='runs/digits/2026-11-21_10-29-37.682825-optimizer=adam'", "model.hidden=[8,8]"]
+    assert run_dir("now", typed) == "now-init_from=2026-11-21_10-29-37.682825-optimizer=adam,model.hidden=8,8"
+    assert run_dir("now", []) == "now"

@@ -146,7 +146,7 @@ BEFORE_THE_FIRST_STEP = {
     "data=linear": ["task.metrics.acc.num_classes=1", "larger than 1"],
     "task=regression": ["task.loss: MSELoss", "classes"],
     "data=linear task=classification model.hidden=[3]": ["num_classes=1"],
-    "init_from=nowhere": ["nowhere", "no checkpoints"],
+    "init_from=nowhere": ["init_from=nowhere: no checkpoints"],
     "init_from=keep": ["keep", "no checkpoints"],
     "monitor=val_los": ["monitor=val_los", "train_loss, val_acc, val_loss"],
     "monitor=test_acc": ["monitor=test_acc", "val_loss"],

@@ -280,7 +280,7 @@ def _report_sweep() -> int:
         write_summary(sweep, rows)
         print()
         show(rows)
-        print(f"sweep directory: {sweep}\ncurves: tensorboard --logdir {sweep}")
+        print(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}")
         if NoteSweep.with_report:
             print(report.report_line(sweep))
     failed = {run: note for row in rows for run, note in row.notes.items() if note.startswith("failed: ")}

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -194,7 +195,7 @@ def finish(
     if checkpoint := metrics["best_checkpoint"] or metrics["last_checkpoint"]:
         places.insert(0, f"{'best' if metrics['best_checkpoint'] else 'last'} checkpoint: {where / checkpoint}")
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) and not is_job():
-        places.append(f"curves: tensorboard --logdir {where}")  # a sweep says it once, of all
+        places.append(f"curves: {shlex.join(['tensorboard', '--logdir', str(where)])}")  # a sweep says it once, of all
     places += [f"curves: {logger.shown_by}" for logger in trainer.loggers if isinstance(logger, MLflow | WandB)]
     if cfg.get("report") == "each" or (cfg.get("report") and not is_job()):
         places.append(report.report_line(where))

@@ -77,8 +77,10 @@ def start(
     """Let the directory say what the run goes on with; the checkpoint it goes on from, None for its beginning.
 
     Raises:
-        InputError: the run is past its new end.
+        InputError: the run is past its new end, or another process has brought it to its end by now.
     """
+    if finished(run_dir, changed):
+        raise InputError(f"{run_dir}: another process has just finished this run")
     path, epoch, step = _newest_checkpoint(run_dir)
     if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < epoch:
         raise InputError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {run_dir} has trained for {epoch} epochs")

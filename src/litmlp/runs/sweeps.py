@@ -50,7 +50,10 @@ def varied(overrides: Sequence[str], sweep_dir: Path) -> list[str]:
 def run_dir(time: str, overrides: Sequence[str]) -> str:
     """Name of a single run's directory: when it began, and what was typed for it beside the name of its folder."""
     unsaid = ("experiment=", "name=", "resume=", "data.root=", "print_config=", "report=")
-    return _safe(f"{time}-{','.join(each for each in _typed(overrides) if not each.startswith(unsaid))}")
+    said = [each for each in _typed(overrides) if not each.startswith(unsaid)]
+    key = "init_from="  # of which a whole path would leave no room for the rest
+    said = [key + Path(each.removeprefix(key).strip("'")).name if each.startswith(key) else each for each in said]
+    return _safe(f"{time}-{','.join(said)}")
 
 
 def _typed(overrides: Any) -> list[str]:

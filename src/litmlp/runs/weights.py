@@ -24,8 +24,13 @@ def start_from(model: nn.Module, run_dir: Path) -> None:
     Raises:
         InputError: there is no such checkpoint, or nothing in it fits.
     """
-    path, own = find_checkpoint(run_dir, "best"), model.state_dict()
-    found = {name.removeprefix(MODEL): x for name, x in read(path)["state_dict"].items() if name.startswith(MODEL)}
+    try:
+        path = find_checkpoint(run_dir, "best")
+        state = read(path)["state_dict"]
+    except InputError as error:  # which begins with the directory
+        raise InputError(f"init_from={error}") from error
+    own = model.state_dict()
+    found = {name.removeprefix(MODEL): x for name, x in state.items() if name.startswith(MODEL)}
     fitting = {name: x for name, x in found.items() if name in own and x.shape == own[name].shape}
     if not fitting:
         raise InputError(f"init_from={run_dir}: no weight there fits; there: {_shapes(found)}; here: {_shapes(own)}")

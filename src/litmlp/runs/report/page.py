@@ -84,7 +84,7 @@ class Page:
     def render(self) -> str:
         """Only the two scripts may run, by their hashes, and nothing may be fetched: much of the rest is from files."""
         environment = Environment(autoescape=True, loader=PackageLoader("litmlp.runs.report", ""), trim_blocks=True)
-        scripts = {"library": _library(), "script": (Path(__file__).parent / "page.js").read_text()}
+        scripts = {"library": _library(), "script": (Path(__file__).parent / "page.js").read_text("utf-8")}
         hashes = " ".join(f"'sha256-{b64encode(sha256(code.encode()).digest()).decode()}'" for code in scripts.values())
         policy = (
             f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
@@ -98,7 +98,7 @@ def _library() -> str:
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = Path(caches, "litmlp", f"vega-{version('vl-convert-python')}.js")
     with suppress(OSError, UnicodeDecodeError):
-        return path.read_text()
+        return path.read_text("utf-8")
     import vl_convert
 
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")

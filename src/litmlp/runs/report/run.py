@@ -278,8 +278,8 @@ def _judged(run: Run) -> Iterator[str]:
         yield f"{said}: a lower rate, or one that decays, would go down more steadily."
     elif fall > STALLED:
         yield (
-            f"{said}, so the rate is not too high. At the end the loss still fell by {percent(fall)} an epoch: "
-            "a higher rate, or a longer run, would bring it further down."
+            f"{said}, so the rate is not too high. At the end it still fell by {percent(fall)} an epoch: a higher "
+            "rate, or a longer run, would bring the training loss, if no other, further down."
         )
     elif losses[0] - losses[-1] < LEARNED * abs(losses[0]):
         yield (

@@ -15,7 +15,7 @@ from litmlp.runs.report.curves import read_curves, steps_per_epoch
 from litmlp.runs.report.page import Figure, Page, Section, Table, Tile, score
 
 MOST_ROWS, MOST_CURVES, MOST_KEYS, MOST_CELLS = 100, 100, 8, 20  # that a table, a chart or a page has room for
-# Two-sided 95 % limits of Student's t for 1, 2, ... degrees of freedom; beyond, some 2.
+# Two-sided 95 % limits of Student's t for 1, 2, ... degrees of freedom; beyond, its expansion about the normal one.
 LIMITS = (12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
@@ -64,7 +64,14 @@ def _varied(rows: Sequence[Row]) -> list[str]:
 
 
 def _setting(row: Row, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]}={_said(row.settings[key])}" for key in keys) or "all runs"
+    return ", ".join(f"{_short_key(key, keys)}={_said(row.settings[key])}" for key in keys) or "all runs"
+
+
+def _short_key(key: str, keys: Sequence[str]) -> str:
+    """The shortest end of a dotted key that no other has."""
+    parts, others = key.split("."), [other for other in keys if other != key]
+    ends = (".".join(parts[i:]) for i in reversed(range(len(parts))))
+    return next((end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)), key)
 
 
 def _said(value: Any) -> str:
@@ -154,7 +161,7 @@ def _margin(ours: Mapping[Any, float], theirs: Mapping[Any, float], over: str) -
         error = sqrt(sum(stdev(each.values()) ** 2 / len(each) for each in (ours, theirs)))
         how = f"{len(ours)} and {len(theirs)} runs"
     degrees = min(len(ours), len(theirs)) - 1
-    return error * (LIMITS[degrees - 1] if degrees <= len(LIMITS) else 2.0), how
+    return error * (LIMITS[degrees - 1] if degrees <= len(LIMITS) else 1.96 + 2.37 / degrees + 2.82 / degrees**2), how
 
 
 def _scores(row: Row) -> dict[tuple[Any, ...], float]:
