@@ -52,18 +52,19 @@ Milliseconds per step at batch 64:
 MISSED = """\
 ## What falls short of its aim, and why
 
-- **Batch 64**: some 0.2 ms of Python a step beyond the plain loop's keep ours about where it aims to be; see below.
+- **Batches 64 and 200**: some 0.2 ms of Python a step beyond the plain loop's keep ours about where it aims to be, a
+  little above or below from run to run; see below.
 - **Keras on JAX at small batches.** It compiles the step into one program. PyTorch calls some 40 operations one by one
   from Python, so the plain loop is behind it too, and what is built on eager PyTorch cannot be far ahead of that. At
   batch 1000, where arithmetic outweighs calls, ours is ahead.
-- **Evaluating 10,000 images** takes some 40 ms, half of it the forward passes. The rest is the normalisation of the
-  bytes (the plain pass is given normalised floats) and Lightning's begin and end of an evaluation, a few milliseconds
-  whatever the size of the set. Two epochs with validation include the same, and checkpoints on the disk.
+- **Evaluating 10,000 images** takes some 25 ms, 20 of it the forward passes. The rest is Lightning's begin and end of
+  an evaluation and its updates of metrics, a few milliseconds whatever the size of the set (a set is normalised once,
+  before its first pass). Two epochs with validation include the same, and checkpoints on the disk.
 - **A further job of a sweep**: Hydra composes the configuration of each job twice, and we once more before the first
   job starts, so that a bad value is answered before anything runs; that is about 0.1 s each, and half of what a job of
   one short epoch costs. Hydra reads and parses every YAML file anew for each.
-- **`--help`**: Hydra's own listing of groups and choices, half a second with all plugins of the extras installed, since
-  it copies their structured configurations once for each group."""
+- **`--help`** takes about a second with all plugins of the extras installed, half of it Hydra's own listing of groups
+  and choices, which copies their structured configurations once for each group."""
 
 ADVICE = """\
 ## How cost grows
