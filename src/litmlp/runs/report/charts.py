@@ -82,7 +82,9 @@ def effect(
     )
     tooltip = [alt.Tooltip("row:N", title="setting"), _tip("mean", metric), _tip("std", "std")]
     base = alt.Chart(_values(points)).encode(x=x, tooltip=tooltip)
-    low = alt.Y("low:Q", title=metric, scale=alt.Scale(zero=False))
+    is_wide = _is_wide([point[end] for point in points for end in ("low", "high")])
+    scale = alt.Scale(type="log", nice=False) if is_wide else alt.Scale(zero=False)
+    low = alt.Y("low:Q", title=f"{metric}, log scale" if is_wide else metric, scale=scale)
     bars = base.mark_rule(color=COLORS[0], opacity=0.6, strokeWidth=1.5).encode(y=low, y2="high:Q")
     dots = base.mark_point(filled=True, size=45, color=COLORS[0], opacity=0.8).encode(y="mean:Q")
     chart = bars + dots
@@ -140,10 +142,11 @@ def parallel(axes: Mapping[str, Sequence[Any]], scores: Sequence[float], metric:
 def crowd(runs: Sequence[tuple[str, str, Points]], x: str, y: str, description: str) -> Chart:
     """The curves of runs, given as (run, setting, points), best setting first: that one in colour, on top."""
     kinds = ("best setting", "other settings")
+    legend = alt.Legend(orient="top", title=None, symbolOpacity=1, symbolStrokeWidth=3)
     color = alt.Color(
         "kind:N",
         scale=alt.Scale(domain=kinds, range=[COLORS[1], FAINT]),
-        legend=alt.Legend(orient="top", title=None, symbolOpacity=1, symbolStrokeWidth=3),
+        legend=legend if len({setting for _, setting, _ in runs}) > 1 else None,
     )
     parts: dict[str, list[dict[str, Any]]] = {}
     for run, setting, points in runs:

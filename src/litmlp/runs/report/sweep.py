@@ -94,10 +94,12 @@ def _tiles(rows: Sequence[Row], keys: Sequence[str]) -> Iterator[Tile]:
     if not rows:
         return
     best = rows[0]
-    yield Tile("best setting", _setting(best, keys), f"{best.n} {best.over}" if best.n > 1 else "one run")
+    over = f"{best.n} {best.over}" if best.n > 1 else "one run"
+    if len(rows) > 1:
+        yield Tile("best setting", _setting(best, keys), over)
     metrics = [best.monitor, *(key for key in best.mean if key.startswith("test_") and key != best.monitor)]
     for key in metrics[:3]:
-        spread = f"± {score(key, best.std[key])} over {best.over or 'runs'}" if best.n > 1 else ""
+        spread = f"± {score(key, best.std[key])} over {over}" if best.n > 1 else ""
         yield Tile(key, score(key, best.mean[key]), spread)
 
 
