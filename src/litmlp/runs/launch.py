@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 MEETING = "litmlp/job"  # key of the configuration in the store
 PORT = "litmlp/port"  # key of the store's port in torchrun's
+LAST_WORDS = 1.0  # seconds that the others get once one has failed: it may be they who know why
 GRACE = 30.0  # seconds that the others get to save and end once one process has ended on a signal
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -178,7 +179,8 @@ def _as_text(cfg: DictConfig) -> str:
                 OmegaConf.resolve(resolved[key])
             else:
                 resolved[key] = resolved[key]
-    hydra = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
+    hydra: Any = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
+    hydra["sweep"]["dir"] = HydraConfig.get().sweep.dir  # which refers to the run's name and to this process's time
     return json.dumps({"cfg": OmegaConf.to_container(resolved), "hydra": hydra})
 
 
@@ -231,7 +233,7 @@ def _tell(worker: "subprocess.Popen[str]", text: str) -> None:
 
 
 def _wait(workers: Sequence["subprocess.Popen[str]"], received: Sequence[int]) -> list[int]:
-    """Until all have ended or one has failed; after a signal they may take `GRACE` seconds from the first to end.
+    """Until all have ended, or `LAST_WORDS` after one has failed; after a signal `GRACE` after the first has ended.
 
     Returns:
         Ranks of those that failed by themselves.
@@ -240,9 +242,9 @@ def _wait(workers: Sequence["subprocess.Popen[str]"], received: Sequence[int]) -
     while True:
         if failed_at is None and _failed(workers):
             failed_at = time.monotonic()
-        is_over = failed_at is not None and time.monotonic() - failed_at >= (GRACE if received else 0)
+        is_over = failed_at is not None and time.monotonic() - failed_at >= (GRACE if received else LAST_WORDS)
         if is_over or all(worker.poll() is not None for worker in workers):
-            return _failed(workers)  # again, for what failed first may have come to light last
+            return _failed(workers)
         time.sleep(0.02)
 
 
@@ -317,7 +319,7 @@ def _work(outcome_file: Path, listener: int) -> int:
         said, outcome.is_input_error = sentence(error), isinstance(error, InputError)
         outcome.error = said or f"{type(error).__name__}: {error}"
         outcome.trace = "" if said else traceback.format_exc()
-    outcome.time = time.time()
+        outcome.time = getattr(error, "raised_at", time.time())
     partial = outcome_file.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(outcome)))
     partial.replace(outcome_file)
@@ -384,6 +386,9 @@ def _train(cfg: DictConfig) -> float | None:
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # a list of strings
     try:
         return train(cfg, Path(hydra.runtime.output_dir), overrides, pruning_of(hydra, cfg.monitor))
+    except Exception as error:
+        error.raised_at = time.time()  # type: ignore[attr-defined]  # before other processes can notice
+        raise
     finally:
         if "RANK" in os.environ:
             from torch import distributed
