@@ -18,6 +18,7 @@ from lightning import Callback, Trainer
 from litmlp.checkpoint_io import DamagedCheckpointError, read_checkpoint, seal
 from litmlp.durable import write
 from litmlp.runs import trust
+from litmlp.runs.errors import sentence
 
 # Three epochs of 11 batches.
 SMALL = [
@@ -119,3 +120,11 @@ def test_any_altered_byte_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(DamagedCheckpointError):
             read_checkpoint(path)
+
+
+def test_an_error_without_a_file_is_told_by_the_one_before_it() -> None:
+    first, second = OSError(28, "No space left on device", "run/best.ckpt"), OSError(28, "No space left on device")
+    second.__context__ = first
+    assert sentence(second) == sentence(first) == "run/best.ckpt: No space left on device"
+    first.__context__ = None
+    assert sentence(OSError(28, "No space left on device")) is None

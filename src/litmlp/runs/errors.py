@@ -31,8 +31,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def sentence(error: Exception) -> str | None:
     """What to tell the user, where the error's own words say it all; None where it takes a traceback."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    named: BaseException | None = error  # a logger that is closed after an error may raise one of its own, without name
+    while isinstance(named, OSError) and named.filename is None:
+        named = named.__context__
+    if isinstance(error, OSError) and isinstance(named, OSError):
+        return f"{os.fsdecode(named.filename)}: {named.strerror}"
     return str(error) if isinstance(error, InputError | FloatingPointError) else None
 
 
