@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from litmlp.runs.compare import compare, find_runs, problems, show
+from litmlp.runs.compare import compare, duration, find_runs, problems, show
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
 
@@ -212,3 +212,7 @@ def test_the_script_complains_in_a_sentence(tmp_path, args, sentence):
         [sys.executable, str(SCRIPT), *args], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{sentence}\n")
+
+
+def test_any_number_of_seconds_can_be_said() -> None:
+    assert [duration(seconds) for seconds in (2.54, 3725, 1e18)] == ["2.5 s", "1:02:05", "1000000000000000000.0 s"]

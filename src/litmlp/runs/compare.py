@@ -292,7 +292,7 @@ def as_columns(rows: Sequence[Row], metric: str | None = None) -> Columns:
         **{key: [_short(row.settings[key]) for row in rows] for key in rows[0].settings},
         **{key: [_score(row, key) for row in rows] for key in ([metric] if metric else metrics)},
         "best epoch": ["-" if row.best_epoch is None else f"{row.best_epoch:.3g}" for row in rows],
-        "time": ["-" if row.seconds is None else _duration(row.seconds) for row in rows],
+        "time": ["-" if row.seconds is None else duration(row.seconds) for row in rows],
         "runs": [f"{row.n} {row.over or 'alike'}" if row.n > 1 else str(row.n) for row in rows],
         "status": [row.status for row in rows],
     }
@@ -316,8 +316,8 @@ def _score(row: Row, key: str) -> str:
     return f"{row.mean[key]:.4f}" + (f" ({row.std[key]:.4f})" if row.n > 1 else "")
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
+def duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds))) if 100 <= seconds < 1e9 else f"{seconds:.1f} s"
 
 
 def problems(rows: Iterable[Row]) -> Iterator[str]:

@@ -64,8 +64,6 @@ def train(
     """
     started, git = time.time(), record.git_state()
     before = resume.recorded(run_dir) if cfg.resume else None
-    typed_before = [] if before is None else read_overrides(run_dir)
-    differences = differences_from_defaults(cfg, [*typed_before, *overrides])
     data, task, trainer = construct(cfg, run_dir, callbacks)
     changed = {} if before is None else resume.changes(run_dir, before, cfg)
     if before is not None and (metrics := resume.finished(run_dir, changed)):
@@ -86,6 +84,8 @@ def train(
 
     if cfg.get("init_from") and before is None:
         start_from(task.model, Path(cfg.init_from))
+    typed_before = [] if before is None else read_overrides(run_dir)
+    differences = differences_from_defaults(cfg, [*typed_before, *overrides])
     if before is None:
         record.start(run_dir, cfg, overrides)
         if trainer.is_global_zero:

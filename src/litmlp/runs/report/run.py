@@ -7,7 +7,6 @@ import shlex
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from litmlp.runs.compare import ERROR_FILE, read_metrics, read_overrides
+from litmlp.runs.compare import ERROR_FILE, duration, read_metrics, read_overrides
 from litmlp.runs.errors import InputError
 from litmlp.runs.report.charts import confusion, lines, short
 from litmlp.runs.report.curves import Curves, read_curves, steps_per_epoch
@@ -162,10 +161,6 @@ def _tiles(run: Run) -> Iterator[Tile]:
     speed = f"{short(speeds[len(speeds) // 2])} samples/s" if speeds else ""
     if metrics.get("seconds"):
         yield Tile("time", duration(metrics["seconds"]), speed)
-
-
-def duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds))) if 100 <= seconds < 1e9 else f"{seconds:.1f} s"
 
 
 def _said(key: str) -> str:

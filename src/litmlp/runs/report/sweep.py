@@ -203,9 +203,8 @@ def _effects(rows: Sequence[Row], keys: Sequence[str]) -> Section:
         ]
         means = _means(zip(values, map(_mean, rows), strict=True))
         told = ", ".join(f"{_said(value)}: {short(mean)}" for value, mean in list(means.items())[:MOST_TICKS])
-        if len(means) > MOST_TICKS or (
-            len(keys) > 1 and len(means) == len(rows)
-        ):  # drawn by a search: none comes twice
+        is_drawn = len(keys) > 1 and len(means) == len(rows)  # by a search: no value comes twice
+        if is_drawn or len(means) > MOST_TICKS:
             means = {}
         has_means = has_means or bool(means)
         chart = effect(key, sorted(points, key=_order), metric, f"Mean {metric} by {key}: {told}.", means)
