@@ -24,6 +24,10 @@ class BestCheckpoint(ModelCheckpoint):
             self.dirpath = str(_folder(trainer))
         super().setup(trainer, pl_module, stage)
 
+    def on_train_batch_end(self, *args: Any) -> None:
+        if self._every_n_train_steps or self._train_time_interval is not None:  # else it only reads the clock, 16 us
+            super().on_train_batch_end(*args)
+
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 

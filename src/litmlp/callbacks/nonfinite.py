@@ -19,7 +19,7 @@ class NonFiniteError(FloatingPointError):
 class NonFinite(Callback):
     """Looks for NaN and infinity among the losses, the weights, and the metrics that other callbacks monitor.
 
-    A gradient that is not finite shows in the weights that it has updated.
+    A gradient that is not finite shows in the weights that it has updated, and these in the next loss.
 
     Args:
         action: `stop` raises within `trainer.log_every_n_steps` batches, and before any checkpoint is written, so that
@@ -53,7 +53,7 @@ class NonFinite(Callback):
             log.warning("epoch %d: updates skipped: %d", trainer.current_epoch, self._num_skipped)
             self._num_skipped = 0
         if self.action == "stop":
-            self._look(trainer, pl_module)
+            self._look(trainer, pl_module, _sum(pl_module.parameters()))
             monitored = {getattr(each, "monitor", None) for each in trainer.callbacks}  # type: ignore[attr-defined]
             for key, value in trainer.callback_metrics.items():
                 if key in monitored and not value.isfinite():
@@ -61,20 +61,22 @@ class NonFinite(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.action == "stop":
-            self._look(trainer, pl_module)
+            self._look(trainer, pl_module, _sum(pl_module.parameters()))
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        losses = torch.stack(self._losses).float() if self._losses else torch.zeros(1, device=pl_module.device)
-        self._losses.clear()
-        numbers = torch.cat([losses, _sum(pl_module.parameters())[None]])
-        numbers = trainer.strategy.reduce(numbers, reduce_op="mean")  # so that all processes see the same and stop
-        bad = (~numbers.isfinite()).nonzero().flatten().tolist()
-        if not bad:
+    def _look(self, trainer: Trainer, pl_module: LightningModule, *weights: Tensor) -> None:
+        losses, self._losses = [loss.float() for loss in self._losses], []
+        if not (losses or weights):
             return
-        in_loss = bad[0] < len(losses)
-        batches_since = len(losses) - 1 - bad[0] if in_loss else 0
+        numbers = torch.stack([*losses, *weights])
+        numbers = trainer.strategy.reduce(numbers, reduce_op="mean")  # so that all processes see the same and stop
+        finite = numbers.isfinite()
+        if finite.all():
+            return
+        first = int((~finite).nonzero()[0])
+        in_loss = first < len(losses)
+        batches_since = len(losses) - 1 - first if in_loss else 0
         step = trainer.global_step - batches_since // trainer.accumulate_grad_batches
-        what = f"the loss is {numbers[bad[0]].item()}" if in_loss else "the gradient is not finite"
+        what = f"the loss is {numbers[first].item()}" if in_loss else "the gradient is not finite"
         affected = [name for name, weight in pl_module.named_parameters() if not weight.isfinite().all()]
         layer = affected[0].rpartition(".")[0] if affected else "none"
         raise NonFiniteError(f"step {step:,}: {what}; first layer affected: {layer}")

@@ -18,6 +18,9 @@ from litmlp.optim import Schedule, describe, parameter_groups
 
 log = logging.getLogger(__name__)
 
+LOSSES_AT_ONCE = 256
+"""Batches between two updates of the epoch's mean loss; an update for each would cost a step more than its loss does."""
+
 
 class SupervisedTask(LightningModule):
     """Trains a model on batches (x, y).
@@ -58,7 +61,7 @@ class SupervisedTask(LightningModule):
             unknown = set(rule) - {"pattern", *trial.defaults}
             if unknown:
                 raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
-        self._losses: list[Tensor] = []  # of the batches since train_loss was updated, one update per batch costs more
+        self._losses: list[Tensor] = []  # of the batches since train_loss was updated
         self._sizes: list[int] = []
         self.last_validated = 0  # step
 
@@ -86,12 +89,13 @@ class SupervisedTask(LightningModule):
         loss = self.loss(output, y) if len(y) else output.sum()  # nothing to learn from, but DDP waits for a gradient
         self._losses.append(loss.detach())
         self._sizes.append(len(y))
+        if len(self._losses) == LOSSES_AT_ONCE:
+            self._update_train_loss()
         if self.trainer.world_size > 1:
             loss = loss * self._share(batch_idx, len(y))
         if self.scheduler.reads_each_step:
             self.log("train_loss", loss, on_step=True, on_epoch=False, logger=False, sync_dist=True)
         if batch_idx % self._log_every_n_steps == 0:
-            self._update_train_loss()
             value = self.trainer.strategy.reduce(loss.detach(), reduce_op="mean").item()
             for logger in self.loggers:
                 logger.log_metrics({"train_loss_step": value}, step=self.global_step)
