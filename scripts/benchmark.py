@@ -204,11 +204,12 @@ def spawn(command: list[str]) -> float:
 
 
 def further_jobs(repeats: int) -> Seconds:
-    """Seconds for each further job of a sweep over the digits, beyond the first: one epoch and the test included."""
-    script = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "trainer.max_epochs=1"]
+    """Seconds for each further job of a sweep over the digits, beyond the first: one step, validation and test."""
+    one_step = ("trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    script = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", *one_step]
 
     def beyond_first() -> float:
-        return (spawn([*script, "seed=range(9)"]) - spawn([*script, "seed=range(1)"])) / 8
+        return (spawn([*script, "seed=range(17)"]) - spawn([*script, "seed=range(1)"])) / 16
 
     return in_turn(repeats, {"a further job": beyond_first})
 

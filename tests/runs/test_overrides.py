@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 
 from litmlp.runs.errors import InputError, as_typed, nearest
 from litmlp.runs.overrides import check_overrides
@@ -49,7 +49,7 @@ def _conf() -> Iterator[None]:
 )
 def test_accepts(override: str) -> None:
     jobs, is_sweep = check_overrides("train", [override])
-    assert [len(job) for job in jobs] == [1]
+    assert [len(job.overrides) for job in jobs] == [1]
     assert not is_sweep
 
 
@@ -102,7 +102,20 @@ def test_the_jobs_of_a_grid_hold_each_value_without_being_multiplied_out() -> No
             {"optimizer=adam", "optimizer=sgd"},
         )
     ):
-        assert values <= {job[i] for job in jobs}
+        assert values <= {job.overrides[i] for job in jobs}
+
+
+def test_jobs_are_composed_as_hydra_composes_them() -> None:
+    overrides = ["optimizer=sgd,adam", "seed=range(3)", "model.hidden=[8],[8,8]", "monitor='val_loss',\"val_acc\""]
+    overrides += ["optimizer.lr=0.1", "optimizer.lr=0.2,1e-3", "data.normalize=fit,null", "name=a,${seed}"]
+    overrides += ["task.param_groups=[{pattern:output,lr:0.1}],[]", "hydra.job.name=a,b"]
+    for more in ([], ["+callbacks.extra._target_=a.B,a.C", "~callbacks.early_stopping"]):
+        jobs, _ = check_overrides("train", [*overrides, *more], multirun=True)
+        assert len(jobs) == 11 + len(more) // 2
+        for job in jobs:
+            composed = dict(job.compose("train").items_ex(resolve=False))
+            del composed["hydra"]
+            assert composed == dict(compose("train", job.overrides).items_ex(resolve=False))
 
 
 def test_the_bad_value_of_a_grid_is_found_wherever_it_is() -> None:
@@ -112,7 +125,7 @@ def test_the_bad_value_of_a_grid_is_found_wherever_it_is() -> None:
 
 def test_the_ends_of_an_interval_stand_for_it() -> None:
     jobs, _ = check_overrides("train", ["optimizer.lr=interval(0.01,0.1)"], multirun=True)
-    assert jobs == [["optimizer.lr=0.01"], ["optimizer.lr=0.1"]]
+    assert [job.overrides for job in jobs] == [["optimizer.lr=0.01"], ["optimizer.lr=0.1"]]
 
 
 def test_a_search_is_checked_at_the_ends_of_its_intervals() -> None:
@@ -120,7 +133,7 @@ def test_a_search_is_checked_at_the_ends_of_its_intervals() -> None:
         "train", ["sweep=optuna", "model.dropout=0.1,0.2", "data.batch_size=range(8,17,8)"]
     )
     assert is_sweep
-    values = {setting for job in jobs for setting in job}
+    values = {setting for job in jobs for setting in job.overrides}
     assert {"optimizer.lr=0.001", "optimizer.lr=1.0", "model.dropout=0.1", "data.batch_size=16"} <= values
     assert "model.dropout=0.5" not in values  # what is typed replaces it
     with pytest.raises(InputError, match=r"^optimizer\.lr=x: "):
@@ -130,9 +143,9 @@ def test_a_search_is_checked_at_the_ends_of_its_intervals() -> None:
 def test_a_sweep_of_conf_is_known_as_one_and_can_be_overridden() -> None:
     jobs, is_sweep = check_overrides("train", ["sweep=digits_schedules"])
     assert is_sweep
-    assert ["scheduler=plateau", "sweep=digits_schedules"] in jobs
+    assert ["scheduler=plateau", "sweep=digits_schedules"] in [job.overrides for job in jobs]
     jobs, _ = check_overrides("train", ["sweep=digits_schedules", "scheduler=cosine"])
-    assert jobs == [["sweep=digits_schedules", "scheduler=cosine"]]
+    assert [job.overrides for job in jobs] == [["sweep=digits_schedules", "scheduler=cosine"]]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra_plugins.litmlp_grid import GridSweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,7 +30,7 @@ from litmlp.runs import report, sweeps
 from litmlp.runs.compare import ERROR_FILE, compare, find_runs, show, write_summary
 from litmlp.runs.errors import InputError, complain, end_with_pipe, leaves_of, sentence, typed
 from litmlp.runs.launch import WorkerError, follow, num_processes
-from litmlp.runs.overrides import check_overrides, compose_or_complain
+from litmlp.runs.overrides import check_overrides
 from litmlp.runs.trust import check_links, check_objects, read_config
 from litmlp.signals import Interrupted
 
@@ -241,13 +242,14 @@ def _check(conf: str, args: Namespace) -> None:
         if is_sweep:
             from litmlp.runs.train import construct  # brings torch, which a sweep needs anyway
 
-            for overrides in jobs:
-                with typed(overrides):
-                    cfg = compose_or_complain(config_name, overrides, return_hydra_config=True)
+            for each in jobs:
+                with typed(each.overrides):
+                    cfg = each.compose(config_name)
                     HydraConfig.instance().set_config(cfg)  # to which values refer
                     sweeps.check_launcher(cfg.hydra.launcher)
                     num_processes(cfg)
                     construct(cfg, Path())
+            GridSweeper.jobs_are_checked = True
 
 
 def _say_how_to_go_on(directory: Path, end: Interrupted) -> int:

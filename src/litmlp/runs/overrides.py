@@ -1,5 +1,6 @@
 """What can be known of a command line without torch: groups, choices, keys, and the kind of each value."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,12 +58,37 @@ class Setting:
         return self.key if self.text is None else f"{self.key}={self.text}"
 
 
-def check_overrides(config_name: str, overrides: list[str], multirun: bool = False) -> tuple[list[list[str]], bool]:
+@dataclass(frozen=True)
+class Job:
+    """What one job of a command line sets."""
+
+    settings: list[Setting]
+    chosen: DictConfig  # as composed of those settings that decide which YAML values there are
+    others: list[Setting]
+
+    @property
+    def overrides(self) -> list[str]:
+        return [str(setting) for setting in self.settings]
+
+    def compose(self, config_name: str) -> DictConfig:
+        """Compose the job, inside `hydra.initialize_config_dir`; what Hydra objects to becomes an InputError."""
+        if any(setting.key[0] in "+~" for setting in self.others):
+            return compose_or_complain(config_name, self.overrides)
+        cfg = copy.deepcopy(self.chosen)  # twenty times as fast as to compose another
+        try:
+            for setting in self.others:
+                OmegaConf.update(cfg, setting.key, setting.value, merge=True)
+        except NOT_COMPOSED:  # which Hydra says better
+            return compose_or_complain(config_name, self.overrides)
+        return cfg
+
+
+def check_overrides(config_name: str, overrides: list[str], multirun: bool = False) -> tuple[list[Job], bool]:
     """Check a command line against conf/, inside `hydra.initialize_config_dir`.
 
     Returns:
-        The overrides of some jobs that between them hold each value at least once, and whether it is a sweep. A grid
-        of many values is not multiplied out: each value is combined with the others' first.
+        Some jobs that between them hold each value at least once, and whether it is a sweep. A grid of many values is
+        not multiplied out: each value is combined with the others' first.
 
     Raises:
         InputError: an unknown group, choice or key, or a value of another kind than the one it replaces.
@@ -100,23 +126,26 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
     options = [list(_settings(override)) for override in [*from_config, *parsed]]
     shaping = {o.get_key_element() for o in [*from_config, *parsed] if _shapes_reference(loader, o)}
     references = {tuple(kept): first}
-    jobs = [[alternatives[0] for alternatives in options]]
+    combinations = [[alternatives[0] for alternatives in options]]
     for i, alternatives in enumerate(options):
-        jobs += [[*jobs[0][:i], other, *jobs[0][i + 1 :]] for other in alternatives[1:]]
-    for settings in jobs:
+        combinations += [[*combinations[0][:i], other, *combinations[0][i + 1 :]] for other in alternatives[1:]]
+    jobs = []
+    for settings in combinations:
         chosen = tuple(str(setting) for setting in settings if setting.key in shaping)
-        cfg = references.get(chosen) or compose_or_complain(config_name, list(chosen))
-        references[chosen] = cfg
-        for setting in settings:
-            if setting.key not in shaping and setting.key[0] not in "+~":
-                _check_value(cfg, setting)
-    return [[str(setting) for setting in settings] for settings in jobs], is_sweep
+        if chosen not in references:
+            references[chosen] = compose_or_complain(config_name, list(chosen))
+        others = [setting for setting in settings if setting.key not in shaping]
+        for setting in others:
+            if setting.key[0] not in "+~":
+                _check_value(references[chosen], setting)
+        jobs.append(Job(settings, references[chosen], others))
+    return jobs, is_sweep
 
 
-def compose_or_complain(config_name: str, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
+def compose_or_complain(config_name: str, overrides: list[str]) -> DictConfig:
     """Compose, inside `hydra.initialize_config_dir`; what Hydra objects to becomes an InputError."""
     try:
-        return compose(config_name, overrides, return_hydra_config=return_hydra_config)
+        return compose(config_name, overrides, return_hydra_config=True)
     except NOT_COMPOSED as error:
         raise InputError(_sentence(error)) from error
 
@@ -133,8 +162,9 @@ def _shapes_reference(loader: ConfigLoader, override: Override) -> bool:
 def _settings(override: Override) -> Iterator[Setting]:
     key = override.get_key_element()
     if override.is_discrete_sweep():
-        for text, value in zip(override.sweep_string_iterator(), override.sweep_iterator(), strict=True):
-            yield Setting(key, text, value)
+        parse = OverridesParser.create().parse_override  # as Hydra will parse them, which takes their quotes off
+        for text in override.sweep_string_iterator():
+            yield Setting(key, text, parse(f"{key}={text}").value())
     elif override.is_sweep_override():  # an interval: its ends stand for what lies between
         interval: Any = override.value()
         yield Setting(key, str(interval.start), interval.start)

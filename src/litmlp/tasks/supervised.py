@@ -19,7 +19,7 @@ from litmlp.optim import Schedule, describe, parameter_groups
 log = logging.getLogger(__name__)
 
 LOSSES_AT_ONCE = 256
-"""Batches between two updates of the epoch's mean loss; an update for each would cost a step more than its loss does."""
+"""Batches between two updates of the epoch's mean loss: one for each would cost a step more than its loss does."""
 
 
 class SupervisedTask(LightningModule):
