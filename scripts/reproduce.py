@@ -15,7 +15,7 @@ from statistics import fmean
 import yaml
 from reproduce_page import DROPOUT, OVERFIT, WITHOUT, draw, findings, metrics_of, score
 
-from litmlp.runs.compare import Row, compare, find_runs
+from litmlp.runs.compare import Row, compare, find_runs, read_provenance
 from litmlp.runs.errors import Parser
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -204,7 +204,8 @@ def table_lines(setting: Setting, rows: dict[str, Row]) -> Iterator[str]:
         stds = row.std if row.n > 1 else {}
         scores = ", ".join(f"{key} {score(row.mean[key], stds.get(key))}" for key in setting.metrics)
         device = f"{os.cpu_count()} cores" if runs[0]["accelerator"] == "cpu" else f"1 {runs[0]['accelerator']}"
-        date, label = max(run["started"] for run in runs)[:10], f"{setting.name}: {value}" if value else setting.name
+        date = max(read_provenance(Path(run))[-1]["started"] for run in row.runs)[:10]
+        label = f"{setting.name}: {value}" if value else setting.name
         command = setting.command(seeds, value if row.over != "folds" else "")
         yield f"| {label} | {setting.notes} | {scores} | {over} | {device}, {date} | `{command}` |"
 

@@ -25,10 +25,10 @@ def make_run(folder: Path, **changes: Any) -> Path:
         "stopped": "reached trainer.max_epochs",
         "settings": settings,
         "best_checkpoint": "checkpoints/best-001.ckpt",
-        "git": None,
-        "versions": {"torch": "2.15.0"},
         **changes,
     }
+    made = {"started": "2026-11-21T10:00:00+0000", "git": None, "versions": {"torch": "2.15.0"}}
+    (folder / "provenance.json").write_text(json.dumps([made]))
     (folder / "metrics.json").write_text(json.dumps(metrics))
     typed = [f"{key}={value}" for key, value in settings.items()]
     (folder / "overrides.yaml").write_text(json.dumps(typed))

@@ -10,6 +10,8 @@ import yaml
 from conftest import Result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from litmlp.runs.compare import read_provenance
+
 EPOCHS, BATCHES = 3, 7
 SMALL = [f"trainer.max_epochs={EPOCHS}", f"trainer.limit_train_batches={BATCHES}", "model.hidden=[16]"]
 
@@ -25,7 +27,7 @@ def test_what_lies_in_a_run_directory(cli: Callable[..., Result]) -> None:
     left = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*")}
     assert left - {path for path in left if path.startswith("events.out.tfevents.")} == {
         *("config.yaml", "overrides.yaml", "metrics.json", "test_results.json", "train.log"),
-        "hparams.yaml",
+        *("provenance.json", "hparams.yaml"),
         *("checkpoints", f"checkpoints/best-{EPOCHS - 1:03d}.ckpt", "checkpoints/last.ckpt"),
         "checkpoints/previous.ckpt",
     }
@@ -61,10 +63,18 @@ def test_metrics_json(cli: Callable[..., Result]) -> None:
     assert (run_dir / metrics["last_checkpoint"]).is_file()
     assert metrics["stopped"] == "reached trainer.max_epochs"
     assert metrics["seconds"] > 0
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", metrics["started"])
-    assert metrics["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert metrics["versions"].keys() >= {"litmlp", "torch", "lightning", "torchmetrics", "hydra-core"}
-    assert metrics["git"] is None or re.fullmatch(r"[0-9a-f]{40}", metrics["git"]["commit"])
+
+
+def test_a_run_that_failed_says_what_trained_it_and_so_does_what_goes_on_with_it(cli: Callable[..., Result]) -> None:
+    result = cli(*SMALL, "optimizer.lr=1e15")
+    assert result.status == 1
+    assert cli(f"resume={result.run_dirs[0]}").status == 1
+    for made in (entries := read_provenance(result.run_dirs[0])):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", made["started"])
+        assert made["versions"]["torch"] == torch.__version__.split("+")[0]
+        assert made["versions"].keys() >= {"python", "litmlp", "lightning", "torchmetrics", "hydra-core"}
+        assert made["git"] is None or re.fullmatch(r"[0-9a-f]{40}", made["git"]["commit"])
+    assert len(entries) == 2
 
 
 def test_checkpoints_hold_tensors_and_plain_values(cli: Callable[..., Result]) -> None:

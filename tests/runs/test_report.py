@@ -101,7 +101,9 @@ def test_a_run_outlives_its_report(cli: Callable[..., Result], monkeypatch: pyte
 
 
 def test_what_a_run_holds_stays_text(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", name=HOSTILE, settings={"note": HOSTILE}, stopped=HOSTILE, python=HOSTILE)
+    folder = make_run(tmp_path / "run", name=HOSTILE, settings={"note": HOSTILE}, stopped=HOSTILE)
+    made = {"started": HOSTILE, "git": {"commit": HOSTILE}, "versions": {HOSTILE: HOSTILE}}
+    (folder / "provenance.json").write_text(json.dumps([made]))
     mistake = {"index": 0, "target": 0, "predicted": 1, "probability": 0.9, "sample_shape": [2], "sample": [0.5, 1]}
     results = {"class_names": [HOSTILE, "b"], "confusion": [[3, 1], [0, 4]], "mistakes": [mistake]}
     (folder / "test_results.json").write_text(json.dumps(results))
@@ -146,6 +148,7 @@ def test_only_the_two_scripts_of_a_page_may_run_and_nothing_is_fetched(tmp_path:
         ("metrics.csv", "step,epoch,train_loss\n-5,0,1"),
         ("config.yaml", "a: !!python/object:os.system {}"),
         ("overrides.yaml", "{}"),
+        ("provenance.json", '[{"started": 3, "git": null, "versions": {}}]'),
     ],
 )
 def test_a_damaged_file_costs_a_sentence(cli: Callable[..., Result], file: str, content: str) -> None:
@@ -172,13 +175,11 @@ def test_an_image_as_large_as_a_wall_is_no_picture(tmp_path: Path) -> None:
     assert "img" not in [tag for tag, _ in Page(write_report(folder)).elements]
 
 
-def test_a_resumed_run_does_not_say_that_it_began_when_it_was_resumed(tmp_path: Path) -> None:
-    for name, seconds, said in (
-        ("whole", 1.0, "Started 2026-11-21 10:00"),
-        ("resumed", None, "Resumed 2026-11-21 10:00"),
-    ):
-        folder = make_run(tmp_path / name, seconds=seconds, started="2026-11-21T10:00:00+0000")
-        assert said in Page(write_report(folder)).text
+def test_a_resumed_run_says_when_it_began_and_when_it_was_resumed(tmp_path: Path) -> None:
+    made = [{"started": f"2026-11-21T1{hour}:00:00+0000", "git": None, "versions": {}} for hour in range(2)]
+    folder = make_run(tmp_path / "run")
+    (folder / "provenance.json").write_text(json.dumps(made))
+    assert "Started 2026-11-21 10:00, resumed 2026-11-21 11:00; 3 epochs" in Page(write_report(folder)).text
 
 
 def test_a_part_without_data_is_a_sentence(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from litmlp.runs.compare import read_provenance
+
 SMALL = ["trainer.max_epochs=2", "trainer.limit_train_batches=5", "model.hidden=[16]"]
 
 
@@ -46,7 +48,7 @@ def test_the_card_says_the_command_and_what_differs_from_the_defaults(cli: Calla
     assert card.startswith(f"{command} 'model.hidden=[16]' optimizer=adam optimizer.lr=0.01\n")
     assert "| optimizer | sgd_momentum | adam |" in card
     assert "| optimizer.lr | 0.001 | 0.01 |" in card
-    if (git := result.metrics["git"]) is not None:
+    if (git := read_provenance(result.run_dir)[-1]["git"]) is not None:
         assert git["commit"] in card
 
 

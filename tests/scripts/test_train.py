@@ -181,7 +181,7 @@ def test_debug_overfit_learns_its_batches_by_heart(cli: Callable[..., Result]) -
 
 def test_debug_fast_dev_run_leaves_no_checkpoint_and_no_curves(cli: Callable[..., Result]) -> None:
     left = {path.name for path in cli("debug=fast_dev_run").run_dir.iterdir()}
-    assert left == {"config.yaml", "overrides.yaml", "metrics.json", "train.log"}
+    assert left == {"config.yaml", "overrides.yaml", "provenance.json", "metrics.json", "train.log"}
 
 
 def test_debug_profile_leaves_its_table_and_a_trace(cli: Callable[..., Result]) -> None:
@@ -207,7 +207,10 @@ def test_a_compiled_model_learns_the_same(cli: Callable[..., Result]) -> None:
 def test_a_run_without_logger(cli: Callable[..., Result]) -> None:
     result = cli(*SMALL, "logger=none")
     left = {path.name for path in result.run_dir.iterdir()}
-    assert left == {"config.yaml", "overrides.yaml", "metrics.json", "test_results.json", "train.log", "checkpoints"}
+    assert left == {
+        *("config.yaml", "overrides.yaml", "provenance.json", "metrics.json", "test_results.json", "train.log"),
+        "checkpoints",
+    }
     assert "tensorboard --logdir" not in result.out
     assert numbers(result.run_dir) == numbers(cli(*SMALL).run_dir)
 

@@ -19,6 +19,7 @@ from litmlp.runs.errors import InputError, as_typed
 
 REPEATS = {"seed": "seeds", "data.fold": "folds"}  # settings that repeat a run rather than make it another one
 ERROR_FILE = "error.txt"  # in the directory of a job that failed: one sentence, then the traceback
+PROVENANCE = "provenance.json"  # time, git state and versions of each start, the first and each resume's
 MOST_ROWS = 100  # of a table on a terminal
 
 Columns = dict[str, list[str]]  # of a table, by what stands at their heads
@@ -115,7 +116,7 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         is_named = all(isinstance(metrics[key], str) for key in ("name", "monitor", "mode"))
-        parts = [metrics["fit"], metrics["test"], *(metrics.get(key) or {} for key in ("settings", "git", "versions"))]
+        parts = [metrics["fit"], metrics["test"], metrics.get("settings") or {}]
         numbers = [metrics.get(key) for key in ("best", "best_epoch", "seconds")]
         numbers += [*metrics["fit"].values(), *metrics["test"].values()]
         are_numbers = all(n is None or isinstance(n, float) or (isinstance(n, int) and abs(n) < 2**63) for n in numbers)
@@ -124,6 +125,25 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
     raise InputError(f"{path}: not the metrics of a run")
+
+
+def read_provenance(run_dir: Path) -> list[dict[str, Any]]:
+    """`provenance.json`, an entry for each time that the run was started or gone on with; empty where there is none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    path = run_dir / PROVENANCE
+    if not path.is_file():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"started": str, "git": dict | None, "versions": dict}
+        if isinstance(entries, list) and all(isinstance(each[key], kinds[key]) for each in entries for key in kinds):
+            return entries
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise InputError(f"{path}: not the provenance of a run")
 
 
 def read_overrides(run_dir: Path) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from litmlp.durable import write
-from litmlp.runs.compare import read_metrics
+from litmlp.runs.compare import read_metrics, read_provenance
 from litmlp.runs.errors import InputError
 from litmlp.runs.reopen import Reopened
 
@@ -90,7 +90,7 @@ FORMATS: dict[str, Callable[[nn.Module, Tensor, Path], Callable[[Tensor], Tensor
 
 def model_card(run: Reopened, run_dir: Path) -> str:
     """Markdown: what the network takes and gives, what it was trained on, how well it did, and how it was made."""
-    metrics = read_metrics(run_dir)
+    metrics, made = read_metrics(run_dir), (read_provenance(run_dir) or [{}])[-1]
     data, model = type(run.data), run.task.model
     shape = ", ".join(map(str, run.data.sample_shape))
     num_weights = sum(parameter.numel() for parameter in model.parameters())
@@ -102,8 +102,8 @@ def model_card(run: Reopened, run_dir: Path) -> str:
         f"- Input: float32, (batch, {shape}), values as in the data set's files; normalisation is part of the network",
         f"- Output: float32, (batch, {run.data.num_outputs}): {output}",
         f"- Data: `{data.__name__}`. {(inspect.getdoc(data) or '').splitlines()[0]}",
-        f"- Trained: {metrics.get('started', 'not to its end')}, {metrics.get('epochs', '?')} epochs, "
-        f"seed {run.cfg.get('seed')}, commit {(metrics.get('git') or {}).get('commit', 'unknown')}",
+        f"- Trained: {made.get('started', 'unknown when')}, {metrics.get('epochs', 'not all its')} epochs, "
+        f"seed {run.cfg.get('seed')}, commit {(made.get('git') or {}).get('commit', 'unknown')}",
         "",
         "## Metrics",
         "",
@@ -112,5 +112,5 @@ def model_card(run: Reopened, run_dir: Path) -> str:
     ]
     scores: dict[str, Any] = {**metrics.get("fit", {}), **metrics.get("test", {})}
     lines += [f"| {key} | {value} |" for key, value in sorted(scores.items()) if not key.startswith("norm/")]
-    lines += ["", "## Versions", "", indent(json.dumps(metrics.get("versions", {}), indent=2), CODE)]
+    lines += ["", "## Versions", "", indent(json.dumps(made.get("versions", {}), indent=2), CODE)]
     return "\n".join([*lines, "", "## Configuration", "", indent(OmegaConf.to_yaml(run.cfg).strip(), CODE), ""])

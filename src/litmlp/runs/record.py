@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from litmlp.durable import write
 from litmlp.loggers import MLflow, WandB
 from litmlp.runs import report, tensorboard
-from litmlp.runs.compare import read_overrides
+from litmlp.runs.compare import PROVENANCE, read_overrides, read_provenance
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 from litmlp.runs.pruning import Pruning
 from litmlp.runs.sweeps import is_job
@@ -181,12 +181,9 @@ def finish(
         **outcome,
         "best_epoch": _epoch_of(run_dir / outcome["best_checkpoint"]) if outcome["best_checkpoint"] else None,
         "seconds": None if resumed else round(seconds, 2),  # of the whole run
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "seed": cfg.seed,
         "devices": trainer.world_size,
         "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
         "settings": hyperparameters(cfg),
     }
     write(run_dir / "metrics.json", (json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n").encode())
@@ -223,7 +220,20 @@ def _why_stopped(trainer: Trainer) -> str:
     return "reached trainer.max_time" if trainer.should_stop else "stopped"
 
 
-def git_state() -> dict[str, Any] | None:
+@rank_zero_only
+def provenance(run_dir: Path, started: float) -> dict[str, Any] | None:
+    """Add to `provenance.json` what trains the run from now on; the git state, which it holds with the versions."""
+    git = _git_state()
+    entry = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "git": git,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+    }
+    write(run_dir / PROVENANCE, (json.dumps([*read_provenance(run_dir), entry], indent=2) + "\n").encode())
+    return git
+
+
+def _git_state() -> dict[str, Any] | None:
     """Commit of the code that ran, and whether tracked files had changed since; None outside a checkout."""
     folder = Path(__file__).parent
     try:

@@ -62,7 +62,7 @@ def train(
         InputError: bad values, found before the first step.
         Interrupted: a signal came.
     """
-    started, git = time.time(), record.git_state()
+    started = time.time()
     before = resume.recorded(run_dir) if cfg.resume else None
     data, task, trainer = construct(cfg, run_dir, callbacks)
     changed = {} if before is None else resume.changes(run_dir, before, cfg)
@@ -92,6 +92,7 @@ def train(
             say_config(cfg, differences)
     with record.sole_writer(run_dir):
         checkpoint = None if before is None else resume.start(run_dir, cfg, overrides, changed, trainer)
+        git = record.provenance(run_dir, started)
         record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
         if checkpoint is None:
             tensorboard.introduce(trainer, logged, overrides, differences, git)
@@ -101,7 +102,7 @@ def train(
             best = record.best_checkpoint(trainer) if has_validation else None
             trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
             outcome["test"] = record.metrics_of(trainer)
-        outcome |= {"git": git, "differences": differences}
+        outcome["differences"] = differences
         record.finish(run_dir, cfg, trainer, outcome, started, resumed=checkpoint is not None)
     return outcome["best"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from litmlp.runs.compare import ERROR_FILE, duration, read_metrics, read_overrides
+from litmlp.runs.compare import ERROR_FILE, duration, read_metrics, read_overrides, read_provenance
 from litmlp.runs.errors import InputError
 from litmlp.runs.report.charts import confusion, lines, short
 from litmlp.runs.report.curves import Curves, read_curves, steps_per_epoch
@@ -40,6 +40,7 @@ class Run:
     config: dict[str, Any]
     curves: Curves
     results: dict[str, Any]
+    provenance: list[dict[str, Any]]
     error: str  # the first line of what it failed with
 
     def __post_init__(self) -> None:
@@ -67,6 +68,7 @@ def read_run(folder: Path) -> Run:
         read_values(folder) if (folder / "config.yaml").is_file() else {},
         read_curves(folder),
         read_results(folder),
+        read_provenance(folder),
         error.read_text(errors="replace").partition("\n")[0] if error.is_file() else "",
     )
 
@@ -138,11 +140,10 @@ def _lead(run: Run) -> Iterator[str]:
     metrics = run.metrics
     if not metrics:
         return
-    epochs = metrics.get("epochs")
-    started = str(metrics.get("started"))[:16].replace("T", " ")
-    stopped = str(metrics.get("stopped")).rstrip(".")
-    begun = "Started" if metrics.get("seconds") is not None else "Resumed"  # which leaves no time of the whole run
-    yield f"{begun} {started}; {epochs} epoch{'' if epochs == 1 else 's'}, {metrics.get('steps')} steps; {stopped}."
+    epochs, times = metrics.get("epochs"), [each["started"][:16].replace("T", " ") for each in run.provenance]
+    begun = [f"Started {', resumed '.join(times)}"] if times else []
+    trained = f"{epochs} epoch{'' if epochs == 1 else 's'}, {metrics.get('steps')} steps"
+    yield "; ".join([*begun, trained, str(metrics.get("stopped")).rstrip(".")]) + "."
 
 
 def _tiles(run: Run) -> Iterator[Tile]:
@@ -374,8 +375,8 @@ def _settings(run: Run) -> Section:
 
 def _again(run: Run) -> Section:
     section, metrics = Section("How to run it again"), run.metrics
-    git = metrics.get("git") or {}
-    where = shlex.quote(str(run.folder))
+    made, where = (run.provenance or [{}])[-1], shlex.quote(str(run.folder))
+    git, versions = made.get("git") or {}, made.get("versions", {})
     commands = [f"git checkout {shlex.quote(str(git['commit']))}"] if git.get("commit") else []
     verb = "from" if metrics else "resume"
     section.code = "\n".join([*commands, f"python scripts/train.py {verb}={where}"])
@@ -388,13 +389,14 @@ def _again(run: Run) -> Section:
                 "It fails in the same way again unless what it failed of has been mended; "
                 "with from= in place of resume=, and other values, it is another run."
             )
-        return section
-    versions = {"Python": metrics.get("python"), **(metrics.get("versions") or {})}
-    facts = {
-        "seed": metrics.get("seed"),
-        "devices": f"{metrics.get('devices')} x {metrics.get('accelerator')}",
-        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "checkpoint": metrics.get("best_checkpoint") or metrics.get("last_checkpoint") or "none was kept",
+    facts: dict[str, Any] = {
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()) or "unknown"
     }
+    if metrics:
+        facts |= {
+            "seed": metrics.get("seed"),
+            "devices": f"{metrics.get('devices')} x {metrics.get('accelerator')}",
+            "checkpoint": metrics.get("best_checkpoint") or metrics.get("last_checkpoint") or "none was kept",
+        }
     section.tables.append(Table("", [], [(key, str(value)) for key, value in facts.items()]))
     return section
