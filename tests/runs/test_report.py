@@ -13,7 +13,7 @@ from toy import HOSTILE, make_run
 
 from litmlp.runs import report
 from litmlp.runs.errors import InputError
-from litmlp.runs.report import write_report
+from litmlp.runs.report import charts, write_report
 from litmlp.runs.report.charts import short
 from litmlp.runs.report.curves import read_curves
 from litmlp.runs.report.sweep import _short_key
@@ -100,6 +100,17 @@ def test_a_run_outlives_its_report(cli: Callable[..., Result], monkeypatch: pyte
     assert "no report: RuntimeError: no fonts" in result.out
 
 
+@pytest.mark.reports
+def test_a_page_outlives_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(drawn: object, title: str) -> bytes:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(charts, "picture", fail)
+    folder = make_run(tmp_path / "run")
+    assert report.report_line(folder) == f"report: {folder}/report.html, but no picture: RuntimeError: no fonts"
+    assert (folder / "report.html").is_file()
+
+
 def test_what_a_run_holds_stays_text(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", name=HOSTILE, settings={"note": HOSTILE}, stopped=HOSTILE)
     made = {"started": HOSTILE, "git": {"commit": HOSTILE}, "versions": {HOSTILE: HOSTILE}}
@@ -183,13 +194,19 @@ def test_a_resumed_run_says_when_it_began_and_when_it_was_resumed(tmp_path: Path
 
 
 def test_a_part_without_data_is_a_sentence(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", fit={"train_loss": 0.125}, best_epoch=None)
+    folder = make_run(tmp_path / "run", fit={"train_loss": 0.125}, test={}, best_epoch=None)
     (folder / "metrics.csv").unlink()
     page = Page(write_report(folder))
     assert page.charts == {}
     assert "There are no curves" in page.text
-    assert "There is no test_results.json" in page.text
+    assert "The run has not been tested." in page.text
     assert not (folder / "curves.png").exists()
+
+
+def test_of_a_run_that_counted_no_classes_none_are_spoken_of(tmp_path: Path) -> None:
+    text = Page(write_report(make_run(tmp_path / "run", test={"test_loss": 0.375}))).text
+    assert "test loss" in text
+    assert "class" not in text
 
 
 @pytest.mark.parametrize(("error", "said"), [("", "has not finished"), ("disk full\n\ntrace", "failed: disk full.")])
@@ -265,7 +282,7 @@ def test_the_report_of_a_sweep_holds_the_means_and_spreads_of_its_settings(tmp_p
         ({0.1: (0.2, 0.3, 0.4), 0.01: (1.1, 1.2, 1.3)}, "more than the seeds differ by chance"),
         ({0.1: (0.2, 0.3, 0.4), 0.01: (0.5, 0.3, 0.2)}, "that may well be luck"),
         ({0.1: (0.2,), 0.01: (0.3,)}, "it cannot be told whether that is luck"),
-        ({0.1: (0.2, 0.4)}, "Over 2 seeds it goes from 0.200 to 0.400, with a standard deviation of 0.141"),
+        ({0.1: (0.2, 0.4)}, "Over 2 seeds it goes from 0.200 to 0.400, with a standard deviation of 0.14"),
     ],
 )
 def test_whether_the_best_is_luck(tmp_path: Path, bests: dict[float, Sequence[float]], said: str) -> None:
@@ -285,6 +302,13 @@ def test_two_settings_are_a_heat_map_and_all_are_parallel_coordinates(tmp_path: 
     assert {"heat_map", "parallel", "curves", "effect_0", "effect_1"} == set(page.charts)
     cells = {(row["x"], row["y"]): row["mean"] for row in page.values("heat_map")}
     assert cells == {("0.1", "8"): 0, ("0.1", "16"): 1, ("0.01", "8"): 2, ("0.01", "16"): 3}
+
+
+def test_lists_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for i, hidden in enumerate(["[128]", "[32,32]", "[32]", "[]"]):
+        make_run(tmp_path / str(i), best=float(i), settings={"model.hidden": hidden})
+    found = [row["value"] for row in Page(write_report(tmp_path)).values("effect_0") if "row" in row]
+    assert found == ["[]", "[32]", "[32,32]", "[128]"]
 
 
 def test_failed_jobs_are_listed(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
             if not {"metrics.json", "config.yaml", ERROR_FILE}.isdisjoint(files):
                 found.add(Path(path))
                 below.clear()
-    return sorted(found, key=_natural)
+    return sorted(found, key=lambda path: natural(str(path)))
 
 
 def compare(paths: Iterable[Path]) -> list[Row]:
@@ -248,9 +248,9 @@ def _rank(row: Row) -> tuple[bool, str, str, bool, float]:
     return row.n == 0, row.name, row.monitor, *((False, badness) if math.isfinite(best) else (True, 0.0))
 
 
-def _natural(path: Path) -> list[Any]:
+def natural(text: str) -> list[Any]:
     """Sort key under which 2 comes before 10."""
-    parts = re.split(r"([0-9]+)", str(path))
+    parts = re.split(r"([0-9]+)", text)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 

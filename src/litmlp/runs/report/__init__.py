@@ -27,7 +27,10 @@ def write_report(directory: Path) -> Path:
 
 def report_line(directory: Path) -> str:
     """Write the report and say where; what prevents it is said, too, and no reason for a run to fail at its end."""
+    page = directory / "report.html"
     try:
+        page.unlink(missing_ok=True)  # of a sweep that went on since
         return f"report: {write_report(directory)}"
     except Exception as error:
-        return f"no report: {sentence(error) or f'{type(error).__name__}: {error}'}"
+        what = f"report: {page}, but no picture" if page.is_file() else "no report"
+        return f"{what}: {sentence(error) or f'{type(error).__name__}: {error}'}"

@@ -183,14 +183,15 @@ def picture(charts: Sequence[tuple[str, Chart]], title: str) -> bytes:
     return vl_convert.vegalite_to_png(independent.configure(font="sans-serif", background="white").to_dict())
 
 
-def short(number: float) -> str:
-    """Three significant digits, as a person would write them."""
+def short(number: float, digits: int = 3) -> str:
+    """So many significant digits, as a person would write them; two are enough for a spread."""
     if number == 0 or not math.isfinite(number):
         return f"{number:g}"
     exponent = math.floor(math.log10(abs(number)))
     if -4 <= exponent < 9:
-        return f"{round(number, 2 - exponent):,.{max(0, 2 - exponent)}f}"
-    return f"{number:.2e}"
+        decimals = digits - 1 - exponent
+        return f"{round(number, decimals):,.{max(0, decimals)}f}"
+    return f"{number:.{digits - 1}e}"
 
 
 def _values(data: Iterable[Mapping[str, Any]]) -> alt.InlineData:

@@ -108,15 +108,15 @@ def _library() -> str:
     return script
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %" if 0.99 < share < 1 else f"{charts.short(100 * share)} %"
+def percent(share: float, digits: int = 3) -> str:
+    return f"{100 * share:.2f} %" if 0.99 < share < 1 else f"{charts.short(100 * share, digits)} %"
 
 
-def score(key: str, value: float | None) -> str:
+def score(key: str, value: float | None, digits: int = 3) -> str:
     """A metric's value; what is a share of samples, in percent."""
     if value is None:
         return "-"
-    return percent(value) if is_share(key) else charts.short(value)
+    return percent(value, digits) if is_share(key) else charts.short(value, digits)
 
 
 def is_share(key: str) -> bool:

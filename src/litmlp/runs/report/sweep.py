@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from litmlp.runs.compare import REPEATS, Row, as_columns, read_metrics
+from litmlp.runs.compare import REPEATS, Row, as_columns, natural, read_metrics
 from litmlp.runs.errors import as_typed
 from litmlp.runs.report.charts import MOST_TICKS, crowd, effect, heat_map, parallel, short
 from litmlp.runs.report.curves import read_curves, steps_per_epoch
@@ -99,7 +99,7 @@ def _tiles(rows: Sequence[Row], keys: Sequence[str]) -> Iterator[Tile]:
         yield Tile("best setting", _setting(best, keys), over)
     metrics = [best.monitor, *(key for key in best.mean if key.startswith("test_") and key != best.monitor)]
     for key in metrics[:3]:
-        spread = f"± {score(key, best.std[key])} over {over}" if best.n > 1 else ""
+        spread = f"± {score(key, best.std[key], digits=2)} over {over}" if best.n > 1 else ""
         yield Tile(key, score(key, best.mean[key]), spread)
 
 
@@ -118,7 +118,8 @@ def _only(row: Row) -> Iterator[str]:
     yield f"All runs have one setting: its {row.monitor} is {score(row.monitor, _mean(row))}."
     if row.n > 1:
         scores = sorted(_scores(row).values()) or [_mean(row)]
-        low, high, std = (score(row.monitor, each) for each in (scores[0], scores[-1], row.std[row.monitor]))
+        low, high = (score(row.monitor, each) for each in (scores[0], scores[-1]))
+        std = score(row.monitor, row.std[row.monitor], digits=2)
         yield f"Over {row.n} {row.over or 'runs'} it goes from {low} to {high}, with a standard deviation of {std}."
 
 
@@ -149,8 +150,8 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
     if len(rows) > 2 and repeated:
         apart = stdev(map(_mean, rows))
         yield (
-            f"Settings differ by a standard deviation of {short(apart)}, "
-            f"runs of one setting by {short(fmean(repeated))} on average."
+            f"Settings differ by a standard deviation of {short(apart, digits=2)}, "
+            f"runs of one setting by {short(fmean(repeated), digits=2)} on average."
         )
 
 
@@ -217,7 +218,7 @@ def _effects(rows: Sequence[Row], keys: Sequence[str]) -> Section:
 def _order(point: Mapping[str, Any]) -> tuple[bool, Any]:
     value = point["value"]
     is_number = isinstance(value, int | float)
-    return not is_number, value if is_number else str(value)
+    return not is_number, value if is_number else natural(str(value).strip("[]"))  # so that [8] precedes [8,8]
 
 
 def _means(pairs: Any) -> dict[Any, float]:
