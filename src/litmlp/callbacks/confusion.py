@@ -16,6 +16,7 @@ from torch import Tensor, distributed
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from litmlp.durable import write
+from litmlp.sample_image import as_image
 
 FILE = "test_results.json"
 MOST_CLASSES = 100  # of which a picture can be read
@@ -112,7 +113,7 @@ class Confusion(Callback):
         results = {"class_names": names, "confusion": confusion, "mistakes": rounded}
         write(Path(trainer.default_root_dir) / FILE, (json.dumps(results, separators=(",", ":")) + "\n").encode())
         pictures = {"test/confusion": draw_confusion(confusion, names)} if len(names) <= MOST_CLASSES else {}
-        if worst and (len(shape := worst[0].sample_shape) == 2 or (len(shape) == 3 and shape[0] == 3)):
+        if worst and as_image(worst[0].sample, worst[0].sample_shape):
             pictures["test/mistakes"] = draw_mistakes(worst, names)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -163,11 +164,8 @@ def draw_mistakes(mistakes: Sequence[Mistake], names: Sequence[str]) -> Image.Im
     draw = ImageDraw.Draw(picture)
     for i, mistake in enumerate(mistakes):
         x, y = 8 + width * (i % num_columns), 4 + height * (i // num_columns)
-        sample = torch.tensor(mistake.sample).view(mistake.sample_shape)
-        sample = (sample - sample.min()) / (sample.max() - sample.min()).clamp(min=1e-9)
-        pixels = (255 * (sample if sample.ndim == 2 else sample.movedim(0, -1))).byte().numpy()
-        image = ImageOps.pad(Image.fromarray(pixels), (SIDE, SIDE), Image.Resampling.NEAREST)
-        picture.paste(image, (x, y + CAPTION))
+        if image := as_image(mistake.sample, mistake.sample_shape):
+            picture.paste(ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.NEAREST), (x, y + CAPTION))
         said = f"is {names[mistake.target]}\nsaid {names[mistake.predicted]}, {mistake.probability:.0%}"
         draw.multiline_text((x, y), said, INK, font)
     return picture

@@ -20,6 +20,7 @@ from litmlp.runs.report.charts import confusion, lines, short
 from litmlp.runs.report.curves import Curves, read_curves, steps_per_epoch
 from litmlp.runs.report.page import Figure, Image, Page, Section, Table, Tile, is_share, percent, score
 from litmlp.runs.trust import read_values
+from litmlp.sample_image import as_image
 
 RESULTS = "test_results.json"  # what the test stage of a classification leaves
 STAGES = {"train": "training", "val": "validation"}
@@ -338,18 +339,11 @@ def _mistakes(run: Run) -> Section:
 
 
 def _as_png(shape: list[int], sample: list[float]) -> str:
-    """A data URI of what has the shape of an image, black its lowest value and white its highest; else nothing."""
-    channels = shape[0] if len(shape) == 3 else 1
-    if len(shape) not in (2, 3) or channels not in (1, 3) or max(shape[-2:]) > LARGEST_IMAGE:
+    """A data URI of what has the shape of an image; else nothing."""
+    image = as_image(sample, shape) if max(shape, default=0) <= LARGEST_IMAGE else None
+    if image is None:
         return ""
-    import numpy as np
-    from PIL import Image as Picture
-
-    pixels = np.array(sample, dtype=float).reshape(channels, *shape[-2:])
-    low, high = pixels.min(), pixels.max()
-    levels = ((pixels - low) / ((high - low) or 1) * 255).astype(np.uint8)
-    buffer = BytesIO()
-    Picture.fromarray(levels[0] if channels == 1 else levels.transpose(1, 2, 0)).save(buffer, "PNG")
+    image.save(buffer := BytesIO(), "PNG")
     return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
 
 
