@@ -58,6 +58,10 @@ def test_what_follows_another_value_follows_it_in_a_repeated_run(cli: Callable[.
     assert numbers(again) == numbers(direct)
     own = cli(f"from={first}", "seed=3", "data.seed=4", "hydra.run.dir=own").run_dirs[0]
     assert OmegaConf.load(own / "config.yaml").data.seed == 4
+    recorded = OmegaConf.load(first / "config.yaml")
+    recorded.logger.mlflow = {"_target_": "litmlp.loggers.MLflow", "experiment_name": recorded.name}
+    OmegaConf.save(recorded, first / "config.yaml")
+    assert "experiment_name: other" in cli(f"from={first}", "name=other", "--cfg", "job", "--resolve").out
 
 
 def test_from_can_be_swept(cli: Callable[..., Result]) -> None:

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 LOG_FILE = "train.log"
 # Values of conf/train.yaml, and the keys that its groups set by reference to them.
 FOLLOWING = {
+    "name": r"logger\.(mlflow\.experiment_name|wandb\.project)",
     "seed": r"data\.seed",
     "monitor": r"(callbacks\.\w+|scheduler)\.monitor",
     "mode": r"(callbacks\.\w+|scheduler)\.mode",
