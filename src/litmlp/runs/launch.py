@@ -34,6 +34,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 
+from litmlp.durable import write
 from litmlp.runs.errors import InputError, sentence, typed
 from litmlp.runs.sweeps import share_machine
 from litmlp.signals import Interrupted
@@ -320,9 +321,7 @@ def _work(outcome_file: Path, listener: int) -> int:
         outcome.error = said or f"{type(error).__name__}: {error}"
         outcome.trace = "" if said else traceback.format_exc()
         outcome.time = getattr(error, "raised_at", time.time())
-    partial = outcome_file.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(outcome)))
-    partial.replace(outcome_file)
+    write(outcome_file, json.dumps(asdict(outcome)).encode())
     return 0 if outcome.error is None else 1
 
 
