@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 from rich.console import Group
@@ -19,7 +21,16 @@ log = logging.getLogger(__name__)
 
 
 class Handler(logging.StreamHandler):
-    """On a terminal, prints what a record carries as `shown`, or its message, above a progress bar if there is one."""
+    """On a terminal, prints what a record carries as `shown`, or its message, above a progress bar if there is one.
+
+    Of jobs side by side each line says whose it is, as Hydra numbers them.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if is_job() and "joblib" in HydraConfig.get().launcher._target_:
+            text = indent(text, f"#{HydraConfig.get().job.num} ")
+        return text
 
     def emit(self, record: logging.LogRecord) -> None:
         console = get_console()
