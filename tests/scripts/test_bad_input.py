@@ -136,6 +136,7 @@ RANGES = {
     "scheduler=cosine trainer.max_epochs=-1": ["scheduler", "trainer.max_epochs"],
     "trainer=clip_gradients trainer.precision=bf16-mixed": ["optimizer.fused=true", "optimizer.fused=false"],
     "task.param_groups=[{pattern:output,learning_rate:0.1}]": ["task.param_groups", "no learning_rate"],
+    "compile=default logger.tensorboard.log_graph=true": ["logger.tensorboard.log_graph=true", "compile=default"],
     "optimizer.lr=inf": ["optimizer.lr=inf", "finite"],
 }
 BEFORE_THE_FIRST_STEP = {

@@ -41,6 +41,11 @@ def check_values(cfg: DictConfig) -> None:
     for part in PARTS:
         if not OmegaConf.is_dict(cfg.get(part)):
             raise InputError(f"{part}: a run needs one, and this configuration has {as_typed(cfg.get(part))}")
+    if cfg.get("compile") and OmegaConf.select(cfg, "logger.tensorboard.log_graph"):
+        raise InputError(
+            f"logger.tensorboard.log_graph=true: no graph can be made of a compiled model (compile={cfg.compile}); "
+            "leave out one of the two"
+        )
     for key in (*RANGES, *CHOICES):
         check_value(key, OmegaConf.select(cfg, key))
     if not OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a running job resolves
