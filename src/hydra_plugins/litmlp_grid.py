@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+from litmlp.runs.jobs import NoteSweep
+
 
 class GridSweeper(BasicSweeper):
     """Hydra's own, which composes all jobs before the first one starts, to see whether they can be.
@@ -11,8 +13,6 @@ class GridSweeper(BasicSweeper):
     Where the check of the command line has built a job for each value by then, that is left out.
     """
 
-    jobs_are_checked = False
-
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        if not self.jobs_are_checked:
+        if not NoteSweep.is_checked:
             super().validate_batch_is_legal(batch)

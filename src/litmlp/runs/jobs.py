@@ -22,7 +22,6 @@ from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from hydra_plugins.litmlp_grid import GridSweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -123,6 +122,7 @@ def job() -> Iterator[None]:
 class NoteSweep(Callback):
     """Remembers where the sweep of this process goes, for the report at its end, and notes its command there."""
 
+    is_checked = False  # whether a job for each of its values has been composed and built
     directory: Path | None = None
     with_report = True
     command: dict[str, Any] | None = None  # that started it, for it to go on
@@ -250,7 +250,7 @@ def _check(conf: str, args: Namespace) -> None:
                     sweeps.check_launcher(cfg.hydra.launcher)
                     num_processes(cfg)
                     construct(cfg, Path())
-            GridSweeper.jobs_are_checked = True
+            NoteSweep.is_checked = True
 
 
 def _say_how_to_go_on(directory: Path, end: Interrupted) -> int:
