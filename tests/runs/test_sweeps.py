@@ -126,6 +126,7 @@ def test_joblib_shares_out_threads(process: Callable[..., Result], tmp_path: Pat
     result = process("-m", *QUICK, *joblib, "seed=1,2", PYTHONPATH=str(tmp_path), OMP_NUM_THREADS="")
     assert result.status == 0, result.err
     assert [(run_dir / "threads").read_text() for run_dir in result.run_dirs] == ["1", "1"]
+    assert {line.partition(" ")[0] for line in result.out.splitlines() if "epoch 1/" in line} == {"#0", "#1"}
 
 
 @pytest.mark.slow

@@ -382,14 +382,10 @@ def _again(run: Run) -> Section:
                 "It fails in the same way again unless what it failed of has been mended; "
                 "with from= in place of resume=, and other values, it is another run."
             )
-    facts: dict[str, Any] = {
-        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()) or "unknown"
-    }
+    facts = {"versions": ", ".join(f"{name} {number}" for name, number in versions.items()) or "unknown"}
     if metrics:
-        facts |= {
-            "seed": metrics.get("seed"),
-            "devices": f"{metrics.get('devices')} x {metrics.get('accelerator')}",
-            "checkpoint": metrics.get("best_checkpoint") or metrics.get("last_checkpoint") or "none was kept",
-        }
+        checkpoint = metrics.get("best_checkpoint") or metrics.get("last_checkpoint") or "none was kept"
+        devices = f"{metrics.get('devices')} x {metrics.get('accelerator')}"
+        facts = {"seed": str(metrics.get("seed")), "devices": devices, **facts, "checkpoint": checkpoint}
     section.tables.append(Table("", [], [(key, str(value)) for key, value in facts.items()]))
     return section
