@@ -54,22 +54,23 @@ MISSED = """\
 ## What falls short of its aim, and why
 
 - **Keras on JAX at batch 64.** It compiles the step into one program. PyTorch calls some 40 operations one by one from
-  Python, so the plain loop is behind it too, and what is built on eager PyTorch cannot be far ahead of that. At batch
-  200 the two are about even, at 1000 ours is ahead.
-- **`torch.compile`** does not change this on a CPU. Compiling the model makes a step slower (1.15 ms in place of 0.85
-  at batch 64, on this machine). Gradients and update compiled as one function, by `torch.func`, took 0.63 ms (1.19 in
-  place of 1.52 at batch 200), but that is no longer `torch.optim`: Dynamo does not trace the `step` of an optimizer
-  that a schedule has wrapped, and breaks the graph there. Once it does, a compiled step may be worth a choice here.
+  Python, so the plain loop is behind it too, and what is built on eager PyTorch cannot be far ahead of that. With
+  larger batches arithmetic outweighs calls.
+- **`torch.compile`** does not change this on a CPU. With the model compiled a bare step took 1.15 ms in place of 0.85
+  at batch 64 (torch 2.15, 2026-11-21, 2 cores). Gradients and update compiled as one function, by `torch.func`, took
+  0.63 ms (1.19 in place of 1.52 at batch 200), but that is no longer `torch.optim`: Dynamo does not trace the `step` of
+  an optimizer that a schedule has wrapped, and breaks the graph there. Once it does, a compiled step may be worth a
+  choice here.
 - **Evaluating 10,000 images** takes some 25 ms, 19 of it the forward passes. The rest is Lightning's begin and end of
   an evaluation and its updates of metrics, a few milliseconds whatever the size of the set (a set is normalised once,
   before its first pass). Two epochs with validation include the same, and checkpoints on the disk.
 - **A further job of a sweep**: a third of it is Hydra composing the job's configuration, for which it reads and parses
   every YAML file anew; the rest is the construction of a run, its validation, its test with the pictures of it, and
   its records on the disk, some 0.02 to 0.05 s each.
-- **Memory**: some 80 MB of what is beyond a plain loop's is scikit-learn, which splits the data, with SciPy and, where
-  an extra brought it, pandas.
-- **`--help`** takes about a second with all plugins of the extras installed, half of it Hydra's own listing of groups
-  and choices, which copies their structured configurations once for each group."""
+- **Memory** was measured with all extras installed, whose plugins Hydra imports at every start, and whose pandas
+  scikit-learn imports too. Without them it was 68 MB (on 2026-11-22), and `--help` took two thirds of its time.
+- **`--help`**, with those plugins too, takes about a second, half of it Hydra's own listing of groups and choices,
+  which copies their structured configurations once for each group."""
 
 ADVICE = """\
 ## How cost grows
@@ -160,6 +161,7 @@ def plot_growth(growth: dict[str, dict[str, dict[str, list[float]]]]) -> None:
         for name, color in (("ours", OURS), ("plain loop", OTHER)):
             x, y = list(map(int, by_value)), [1000 * median(each[name]) for each in by_value.values()]
             axes.plot(x, y, "o-", color=color, label=name)
+        axes.margins(y=0.1)
         axes.set(xlabel=what, xscale="log", ylim=(0, None))
         axes.set_xticks(x, list(by_value))
         axes.minorticks_off()

@@ -204,7 +204,8 @@ def table_lines(setting: Setting, rows: dict[str, Row]) -> Iterator[str]:
         stds = row.std if row.n > 1 else {}
         scores = ", ".join(f"{key} {score(row.mean[key], stds.get(key))}" for key in setting.metrics)
         device = f"{os.cpu_count()} cores" if runs[0]["accelerator"] == "cpu" else f"1 {runs[0]['accelerator']}"
-        date = max(read_provenance(Path(run))[-1]["started"] for run in row.runs)[:10]
+        starts = [each["started"] for run in row.runs for each in read_provenance(Path(run))]
+        date = max(starts, default="?")[:10]
         label = f"{setting.name}: {value}" if value else setting.name
         command = setting.command(seeds, value if row.over != "folds" else "")
         yield f"| {label} | {setting.notes} | {scores} | {over} | {device}, {date} | `{command}` |"

@@ -130,7 +130,7 @@ def as_if_in_a_fresh_process(argv: list[str]) -> Iterator[None]:
         os.environ.update(old_environment)
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = None
-        NoteSweep.directory = None
+        NoteSweep.directory, NoteSweep.is_checked = None, False
         for handler in root.handlers:
             if handler not in old_handlers:
                 handler.close()

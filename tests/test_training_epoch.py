@@ -140,6 +140,11 @@ class Clips(Classifier):
         return functional.cross_entropy(self.layer(batch[0]), batch[1])
 
 
+class ClearsToZero(SGD):
+    def zero_grad(self, set_to_none=False):
+        super().zero_grad(set_to_none=False)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "options",
@@ -150,6 +155,7 @@ class Clips(Classifier):
         {"profiler": "simple"},
         {"callbacks": [WatchesGradients()], "limit_train_batches": 3},
         {"task": Clips},
+        {"task": lambda: Classifier(optimizer=ClearsToZero)},
     ],
     ids=str,
 )

@@ -36,7 +36,7 @@ class TrainingEpoch(_TrainingEpochLoop):
     """Does what Lightning does in a step, without looking on every step for what a run lacks.
 
     The order is the same, but for gradients, which are given up before the forward pass rather than after it, so that
-    it finds their memory free and still in the cache, as in a plain loop.
+    it finds their memory free and still in the cache, as in a plain loop; a training step that reads them finds none.
 
     Lightning's own step asks each callback and the module for a dozen hooks, through layers for strategies and
     precisions; half a millisecond, as long as a small network computes. It remains the one that is run wherever a run

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 from conftest import SCRIPT, Result
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from litmlp.runs.sweeps import gpus_of, job_dir, run_dir
 
@@ -45,6 +46,22 @@ def test_the_directories_of_a_sweep(cli: Callable[..., Result]) -> None:
     assert [path.name for path in result.run_dirs] == ["0-optimizer.lr=0.1", "1-optimizer.lr=0.2"]
     left = {path.name for path in result.run_dirs[0].parent.iterdir()} - {path.name for path in result.run_dirs}
     assert left == {"sweep.yaml", "multirun.yaml", "summary.json", "summary.csv"}
+
+
+def test_jobs_that_were_checked_are_composed_once(cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    composed = []
+    compose = ConfigLoaderImpl.load_sweep_config
+
+    def counted(*args: Any, **options: Any) -> Any:
+        composed.append(options.get("sweep_overrides", args[-1]))
+        return compose(*args, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    assert cli("-m", *QUICK, "seed=1,2").status == 0
+    assert len(composed) == 2
+    composed.clear()
+    assert cli("-m", *QUICK, "seed=1,2", "--config-dir=.").status == 0  # which the check does not look into
+    assert len(composed) == 4
 
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_extra(

@@ -223,6 +223,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None], str]] = 
     "compare with odd overrides": ("compare", ("RUN",), broken("overrides.yaml", b"a: 1"), "overrides.yaml"),
     "resume with broken overrides": ("train", ("resume=RUN",), broken("overrides.yaml", b"- [1]"), "overrides.yaml"),
     "resume with broken metrics": ("train", ("resume=RUN",), broken("metrics.json", b"{}}"), "metrics.json"),
+    "resume with broken provenance": (
+        *("train", ("resume=RUN", "trainer.max_epochs=9")),
+        *(broken("provenance.json", b"[{}]"), "provenance.json"),
+    ),
     "resume without config": ("train", ("resume=RUN",), broken("config.yaml", None), "no config.yaml"),
     "resume a truncated config": ("train", ("resume=RUN",), broken("config.yaml", b"data: {}"), "config.yaml"),
     "resume with other values": ("train", ("resume=RUN", "optimizer.lr=1"), nothing, "optimizer.lr"),

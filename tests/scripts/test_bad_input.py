@@ -116,6 +116,7 @@ RANGES = {
     "seed=-1": ["seed=-1", "at least 0"],
     "task.param_groups=[{pattern:foo,lr:0.1}]": ["task", "'foo'", "hidden_0.weight"],
     "-m optimizer.lr=0.1,-1": ["optimizer.lr=-1"],
+    "-m seed=1,2 hydra.sweeper.max_batch_size=x": ["max_batch_size must be null or a whole number", "got x"],
     "-m model.dropout=0.1,1.5 seed=1,2": ["model.dropout=1.5", "[0, 1)"],
     "optimizer=adam optimizer.betas=[0.9,1.5]": ["optimizer.betas=[0.9,1.5]"],
     "optimizer=adam optimizer.betas=[0.9]": ["optimizer.betas=[0.9]"],

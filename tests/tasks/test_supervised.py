@@ -14,6 +14,7 @@ from torchmetrics.regression import MeanAbsoluteError, R2Score
 from litmlp.data.in_memory import InMemoryData, Samples
 from litmlp.models.mlp import MLP
 from litmlp.optim import Schedule
+from litmlp.tasks import supervised
 from litmlp.tasks.supervised import SupervisedTask
 from litmlp.training_epoch import TrainingEpoch
 
@@ -103,6 +104,11 @@ def make_task(optimizer=MOMENTUM, schedule=None, loss=None, metrics=None, dropou
     metrics = {"acc": MulticlassAccuracy(3, average="micro")} if metrics is None else metrics
     schedule = schedule or Schedule(StepLR, step_size=100)
     return SupervisedTask(make_model(dropout), loss or nn.CrossEntropyLoss(), metrics, optimizer, schedule, **options)
+
+
+@pytest.fixture(autouse=True)
+def _means_are_updated_within_epochs(monkeypatch):
+    monkeypatch.setattr(supervised, "LOSSES_AT_ONCE", 4)
 
 
 def make_trainer(**options):

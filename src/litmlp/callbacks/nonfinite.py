@@ -19,7 +19,8 @@ class NonFiniteError(FloatingPointError):
 class NonFinite(Callback):
     """Looks for NaN and infinity among the losses, the weights, and the metrics that other callbacks monitor.
 
-    A gradient that is not finite shows in the weights that it has updated, and these in the next loss.
+    A gradient that is not finite shows in the weights that it has updated, and these in the next loss, or where an
+    activation hides an infinite one, when the weights are looked at: before a checkpoint, at the end of an epoch.
 
     Args:
         action: `stop` raises within `trainer.log_every_n_steps` batches, and before any checkpoint is written, so that

@@ -228,6 +228,7 @@ def _directory(source: str) -> Path:
 
 def _check(conf: str, args: Namespace) -> None:
     """Complain of what is wrong with the command line before Hydra makes a directory; for a sweep, of all its jobs."""
+    NoteSweep.is_checked = False
     asks_about_hydra = args.hydra_help or args.shell_completion or args.version
     is_other_config = args.config_path or args.config_dir or args.config_name not in (None, "from")
     if asks_about_hydra or is_other_config or (args.help and not args.overrides):
@@ -301,7 +302,7 @@ def _remove_unused(directory: Path) -> None:
         handler.close()
     if {path.name for path in directory.iterdir()} <= {LOG_FILE, sweeps.SWEEP_FILE}:
         shutil.rmtree(directory)
-        for folder in directory.parents:
+        for folder in directory.absolute().parents:
             if Path.cwd() not in folder.parents or any(folder.iterdir()):
                 break
             folder.rmdir()

@@ -71,7 +71,10 @@ class Job:
         return [str(setting) for setting in self.settings]
 
     def compose(self, config_name: str) -> DictConfig:
-        """Compose the job, inside `hydra.initialize_config_dir`; what Hydra objects to becomes an InputError."""
+        """Compose the job, inside `hydra.initialize_config_dir`; what Hydra objects to becomes an InputError.
+
+        `hydra.overrides` and what is made of it may lack some: this is to see whether the job can be built.
+        """
         if any(setting.key[0] in "+~" for setting in self.others):
             return compose_or_complain(config_name, self.overrides)
         cfg = copy.deepcopy(self.chosen)  # twenty times as fast as to compose another

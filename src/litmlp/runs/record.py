@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from litmlp.durable import write
 from litmlp.loggers import MLflow, WandB
 from litmlp.runs import report, tensorboard
-from litmlp.runs.compare import PROVENANCE, read_overrides, read_provenance
+from litmlp.runs.compare import PROVENANCE, read_overrides
 from litmlp.runs.errors import InputError, as_typed, leaves_of
 from litmlp.runs.pruning import Pruning
 from litmlp.runs.sweeps import is_job
@@ -221,15 +221,15 @@ def _why_stopped(trainer: Trainer) -> str:
 
 
 @rank_zero_only
-def provenance(run_dir: Path, started: float) -> dict[str, Any] | None:
-    """Add to `provenance.json` what trains the run from now on; the git state, which it holds with the versions."""
+def provenance(run_dir: Path, started: float, before: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Write what trains the run from now on after what did `before`; the git state, which is part of it."""
     git = _git_state()
     entry = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "git": git,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
-    write(run_dir / PROVENANCE, (json.dumps([*read_provenance(run_dir), entry], indent=2) + "\n").encode())
+    write(run_dir / PROVENANCE, (json.dumps([*before, entry], indent=2) + "\n").encode())
     return git
 
 

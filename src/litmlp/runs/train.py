@@ -18,7 +18,7 @@ from litmlp.checkpoint_io import DurableCheckpoints
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume, tensorboard
 from litmlp.runs.checks import check_devices, check_lengths, check_monitors, check_task, check_values
-from litmlp.runs.compare import read_overrides
+from litmlp.runs.compare import read_overrides, read_provenance
 from litmlp.runs.defaults import differences_from_defaults
 from litmlp.runs.errors import blamed_on
 from litmlp.runs.terminal import say_config
@@ -84,7 +84,7 @@ def train(
 
     if cfg.get("init_from") and before is None:
         start_from(task.model, Path(cfg.init_from))
-    typed_before = [] if before is None else read_overrides(run_dir)
+    typed_before, starts = ([], []) if before is None else (read_overrides(run_dir), read_provenance(run_dir))
     differences = differences_from_defaults(cfg, [*typed_before, *overrides])
     if before is None:
         record.start(run_dir, cfg, overrides)
@@ -92,7 +92,7 @@ def train(
             say_config(cfg, differences)
     with record.sole_writer(run_dir):
         checkpoint = None if before is None else resume.start(run_dir, cfg, overrides, changed, trainer)
-        git = record.provenance(run_dir, started)
+        git = record.provenance(run_dir, started, starts)
         record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
         if checkpoint is None:
             tensorboard.introduce(trainer, logged, overrides, differences, git)

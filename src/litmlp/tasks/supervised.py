@@ -89,7 +89,7 @@ class SupervisedTask(LightningModule):
         loss = self.loss(output, y) if len(y) else output.sum()  # nothing to learn from, but DDP waits for a gradient
         self._losses.append(loss.detach())
         self._sizes.append(len(y))
-        if len(self._losses) == LOSSES_AT_ONCE:
+        if len(self._losses) >= LOSSES_AT_ONCE:
             self._update_train_loss()
         if self.trainer.world_size > 1:
             loss = loss * self._share(batch_idx, len(y))

@@ -116,7 +116,7 @@ def report_run(folder: Path) -> Path:
     run = read_run(folder)
     name = run.metrics.get("name") or run.config.get("name") or folder.resolve().parent.name
     learning, rate = _learning(run), _rate(run)
-    classes = [] if run.metrics.get("test") and not run.results else [_classes(run)]  # a regression has none
+    classes = [_classes(run)] if run.results else []
     mistakes = [_mistakes(run)] if run.results.get("mistakes") else []
     sections = [learning, rate, *classes, *mistakes, _settings(run), _again(run)]
     page = Page(
@@ -290,9 +290,6 @@ def _judged(run: Run) -> Iterator[str]:
 
 def _classes(run: Run) -> Section:
     section = Section("What goes wrong, with which class?")
-    if not run.results:
-        section.text.append("The run has not been tested.")
-        return section
     names, counts = run.results["class_names"], run.results["confusion"]
     total, right = sum(map(sum, counts)), sum(row[i] for i, row in enumerate(counts))
     cells = ((n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row))

@@ -215,10 +215,14 @@ def _effects(rows: Sequence[Row], keys: Sequence[str]) -> Section:
     return section
 
 
-def _order(point: Mapping[str, Any]) -> tuple[bool, Any]:
+def _order(point: Mapping[str, Any]) -> tuple[int, Any]:
+    """Numbers, then lists of numbers, then the rest."""
     value = point["value"]
-    is_number = isinstance(value, int | float)
-    return not is_number, value if is_number else natural(str(value).strip("[]"))  # so that [8] precedes [8,8]
+    if isinstance(value, int | float):
+        return 0, value
+    with suppress(ValueError):
+        return 1, [float(number) for number in str(value).strip("[]").split(",") if number]
+    return 2, natural(str(value))
 
 
 def _means(pairs: Any) -> dict[Any, float]:
