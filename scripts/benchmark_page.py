@@ -61,7 +61,7 @@ MISSED = """\
   0.63 ms (1.19 in place of 1.52 at batch 200), but that is no longer `torch.optim`: Dynamo does not trace the `step` of
   an optimizer that a schedule has wrapped, and breaks the graph there. Once it does, a compiled step may be worth a
   choice here.
-- **Evaluating 10,000 images** takes some 25 ms, 19 of it the forward passes. The rest is Lightning's begin and end of
+- **Evaluating 10,000 images** takes some 27 ms, 20 of it the forward passes. The rest is Lightning's begin and end of
   an evaluation and its updates of metrics, a few milliseconds whatever the size of the set (a set is normalised once,
   before its first pass). Two epochs with validation include the same, and checkpoints on the disk.
 - **A further job of a sweep**: a third of it is Hydra composing the job's configuration, for which it reads and parses
