@@ -54,7 +54,7 @@ class NonFinite(Callback):
             log.warning("epoch %d: updates skipped: %d", trainer.current_epoch, self._num_skipped)
             self._num_skipped = 0
         if self.action == "stop":
-            self._look(trainer, pl_module, _sum(pl_module.parameters()))
+            self._look(trainer, pl_module, at_weights=True)
             monitored = {getattr(each, "monitor", None) for each in trainer.callbacks}  # type: ignore[attr-defined]
             for key, value in trainer.callback_metrics.items():
                 if key in monitored and not value.isfinite():
@@ -62,13 +62,14 @@ class NonFinite(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.action == "stop":
-            self._look(trainer, pl_module, _sum(pl_module.parameters()))
+            self._look(trainer, pl_module, at_weights=True)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, *weights: Tensor) -> None:
+    def _look(self, trainer: Trainer, pl_module: LightningModule, at_weights: bool = False) -> None:
         losses, self._losses = [loss.float() for loss in self._losses], []
-        if not (losses or weights):
+        sums = [_sum(pl_module.parameters())] if at_weights else []
+        if not (losses or sums):
             return
-        numbers = torch.stack([*losses, *weights])
+        numbers = torch.stack([*losses, *sums])
         numbers = trainer.strategy.reduce(numbers, reduce_op="mean")  # so that all processes see the same and stop
         finite = numbers.isfinite()
         if finite.all():
