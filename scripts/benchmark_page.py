@@ -161,8 +161,7 @@ def plot_growth(growth: dict[str, dict[str, dict[str, list[float]]]]) -> None:
         for name, color in (("ours", OURS), ("plain loop", OTHER)):
             x, y = list(map(int, by_value)), [1000 * median(each[name]) for each in by_value.values()]
             axes.plot(x, y, "o-", color=color, label=name)
-        axes.margins(y=0.1)
-        axes.set(xlabel=what, xscale="log", ylim=(0, None))
+        axes.set(xlabel=what, xscale="log", ylim=(0, 1.1 * axes.dataLim.ymax))
         axes.set_xticks(x, list(by_value))
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
