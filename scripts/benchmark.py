@@ -31,8 +31,8 @@ from lightning import Callback
 from torch import Tensor, nn
 
 from litmlp.models.mlp import MLP
-from litmlp.runs.train import construct
-from litmlp.training_epoch import TrainingEpoch
+from runwright.loop.step import TrainingEpoch
+from runwright.training.build import construct
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}  # the environment of processes that import from there

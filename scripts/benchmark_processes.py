@@ -32,7 +32,7 @@ SMALL = ["-m", "seed=range(8)", "model.hidden=[64]", "data.batch_size=16", "trai
 def seconds(folder: Path, *args: str, threads: int | None = None) -> float:
     """Wall time of a command."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    environment |= {"LITMLP_DATA": str(folder)} | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    environment |= {"DATA_ROOT": str(folder)} | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     start = time.perf_counter()
     subprocess.run([sys.executable, TRAIN, *QUIET, *args], cwd=folder, env=environment, check=True, capture_output=True)
     return time.perf_counter() - start

@@ -3,8 +3,10 @@
 import sys
 from pathlib import Path
 
-from litmlp.runs.compare import compare, find_runs, problems, show, write_summary
-from litmlp.runs.errors import InputError, Parser, complaining
+from runwright.config.arguments import Parser, complaining
+from runwright.config.errors import InputError
+from runwright.sweeps.leaderboard import compare, find_runs
+from runwright.sweeps.table import problems, show, write_summary
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from litmlp.runs.errors import Parser, complaining
+from runwright.config.arguments import Parser, complaining
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def main() -> None:
@@ -14,12 +16,12 @@ def main() -> None:
     parser.add_argument("--download", action="store_true", help="fetch the data set where it is missing")
     args = parser.parse_args()
     with complaining():
-        from litmlp.runs.trust import read_config
+        from runwright.rundir.trust import read_config
 
-        read_config(args.run_dir)  # answers before torch is imported, where it can
-        from litmlp.runs.reopen import evaluate, reopen
+        read_config(args.run_dir, CONF)  # answers before torch is imported, where it can
+        from runwright.reopen.run import evaluate, reopen
 
-        run = reopen(args.run_dir, args.checkpoint, args.overrides)
+        run = reopen(args.run_dir, CONF, args.checkpoint, args.overrides)
         print(json.dumps(evaluate(run, args.download), indent=2))
 
 

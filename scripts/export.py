@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from litmlp.runs.errors import InputError, Parser, complaining
+from runwright.config.arguments import Parser, complaining
+from runwright.config.errors import InputError
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
 SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "torch.export": ".pt2"}
 
 
@@ -16,18 +18,18 @@ def main() -> None:
     args = parser.parse_args()
     output = args.output or args.run_dir / "export" / f"model{SUFFIXES[args.format]}"
     with complaining():
-        from litmlp.runs.trust import check_links, read_config
+        from runwright.rundir.trust import check_links, read_config
 
-        read_config(args.run_dir)  # answers before torch is imported, where it can
+        read_config(args.run_dir, CONF)  # answers before torch is imported, where it can
         if args.output is None:
             check_links(args.run_dir)
         if output.suffix != SUFFIXES[args.format]:
             raise InputError(f"--output {output}: must end in {SUFFIXES[args.format]}")
-        from litmlp.durable import write
-        from litmlp.runs.export import export, model_card
-        from litmlp.runs.reopen import reopen
+        from runwright.reopen.export import export, model_card
+        from runwright.reopen.run import reopen
+        from runwright.rundir.durable import write
 
-        run = reopen(args.run_dir, args.checkpoint)
+        run = reopen(args.run_dir, CONF, args.checkpoint)
         card = model_card(run, args.run_dir)
         difference = export(run, args.format, output)
         write(output.with_suffix(".md"), card.encode())

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from litmlp.runs.errors import InputError, Parser, complaining
+from runwright.config.arguments import Parser, complaining
+from runwright.config.errors import InputError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def main() -> None:
@@ -13,9 +16,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     args = parser.parse_args()
     with complaining():
-        from litmlp.runs.trust import read_config
+        from runwright.rundir.trust import read_config
 
-        read_config(args.run_dir)  # answers before torch is imported, where it can
+        read_config(args.run_dir, CONF)  # answers before torch is imported, where it can
         if args.output.suffix.lower() not in (".csv", ".npz"):
             raise InputError(f"--output {args.output}: must end in .csv or .npz")
         for path in args.input:
@@ -25,13 +28,12 @@ def main() -> None:
                 raise InputError(f"--output {args.output}: would replace the input")
         import torch
 
-        from litmlp.runs.predict import predict, read_samples, write_predictions
-        from litmlp.runs.reopen import reopen
+        from runwright.reopen.predict import predict, read_samples, write_predictions
+        from runwright.reopen.run import reopen
 
-        run = reopen(args.run_dir, args.checkpoint)
-        max_value = getattr(run.data, "max_value", 1.0)
-        x = torch.cat([read_samples(path, run.data.sample_shape, max_value) for path in args.input])
-        write_predictions(args.output, predict(run, x), run.is_classifier)
+        run = reopen(args.run_dir, CONF, args.checkpoint)
+        x = torch.cat([read_samples(path, run.data.sample_shape, run.data.max_value) for path in args.input])
+        write_predictions(args.output, predict(run, x))
         print(f"{len(x):,} samples by {run.checkpoint}: {args.output}")
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from litmlp.runs.errors import InputError, Parser, complaining
-from litmlp.runs.report import write_report
+from runwright.config.arguments import Parser, complaining
+from runwright.config.errors import InputError
+from runwright.report import write_report
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from statistics import fmean
 import yaml
 from reproduce_page import DROPOUT, OVERFIT, WITHOUT, draw, findings, metrics_of, score
 
-from litmlp.runs.compare import Row, compare, find_runs, read_provenance
-from litmlp.runs.errors import Parser
+from runwright.config.arguments import Parser
+from runwright.rundir.read import read_provenance
+from runwright.sweeps.leaderboard import Row, compare, find_runs
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEEP = "_target_:lightning.pytorch.callbacks.ModelCheckpoint,filename:'{epoch:03d}',save_top_k:-1"
@@ -123,7 +124,7 @@ def _sweep(name: str, metrics: tuple[str, ...], notes: str = "no figure") -> Set
 
 def has_files(data_set: str) -> bool:
     """Whether the data set's four files are where litmlp.data.mnist, which takes seconds to import, looks for them."""
-    root = Path(os.environ.get("LITMLP_DATA", "data")).expanduser()
+    root = Path(os.environ.get("DATA_ROOT", "data")).expanduser()
     folders = [root / data_set / "raw", root if data_set == "MNIST" else Path("/usr/share/datasets/fashion-mnist")]
     return any(len({path.name.removesuffix(".gz") for path in folder.glob("*-ubyte*")}) >= 4 for folder in folders)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from litmlp.runs.report.curves import Curves, read_curves
+from runwright.rundir.curves import Curves, read_curves
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")  # Okabe and Ito's, told apart by all
 DROPOUT, OVERFIT = "fashion_dropout", "fashion_overfit"
@@ -120,7 +120,7 @@ def train_scores(run: str) -> dict[str, list[float]]:
         import torch
         from omegaconf import DictConfig, OmegaConf
 
-        from litmlp.runs.train import construct
+        from runwright.training.build import construct
 
         cfg = OmegaConf.load(Path(run) / "config.yaml")
         assert isinstance(cfg, DictConfig)

@@ -5,16 +5,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from litmlp.runs.jobs import job, run
-from litmlp.runs.launch import launch
+from runwright.launch.application import run
+from runwright.launch.job import run_job
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    with job():
-        return launch(cfg)
+    return run_job(cfg)  # in this process or in several; runwright.training.train is the run, top to bottom
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from litmlp.runs import report
-from litmlp.runs.jobs import NoteSweep
+from runwright import report
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's, not imported yet: twice as fast where tests share their cores
 gc.set_threshold(100_000)  # a tenth of the suite's time went into looking for garbage among torch's modules
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
+CONF = SCRIPT.parents[1] / "conf"
 
 
 @dataclass
@@ -61,7 +61,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     `script="predict"` is for scripts/predict.py, and so on.
     """
     monkeypatch.chdir(tmp_path)
-    for variable in ("HYDRA_FULL_ERROR", "LITMLP_DATA"):
+    for variable in ("HYDRA_FULL_ERROR", "DATA_ROOT"):
         monkeypatch.delenv(variable, raising=False)
 
     def call(*args: str | Path, script: str = "train") -> Result:
@@ -130,7 +130,6 @@ def as_if_in_a_fresh_process(argv: list[str]) -> Iterator[None]:
         os.environ.update(old_environment)
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = None
-        NoteSweep.directory, NoteSweep.is_checked = None, False
         for handler in root.handlers:
             if handler not in old_handlers:
                 handler.close()
@@ -147,7 +146,7 @@ def as_if_in_a_fresh_process(argv: list[str]) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory on the irises, as training leaves it, by the shortest way."""
-    from litmlp.runs.train import make
+    from runwright.training.build import make
 
     fixed = ("name=iris", "+model.sample_shape=[4]", "+model.num_outputs=3", "trainer.max_epochs=1")
     with initialize_config_dir(str(SCRIPT.parents[1] / "conf"), version_base="1.3"):
@@ -167,7 +166,7 @@ def archive(content: object) -> bytes:
     """A checkpoint file."""
     import torch
 
-    from litmlp.checkpoint_io import seal
+    from runwright.rundir.checkpoint import seal
 
     buffer = BytesIO()
     torch.save(content, buffer)
@@ -177,7 +176,7 @@ def archive(content: object) -> bytes:
 @pytest.fixture
 def mnist_files(cli: object, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Lets `data=mnist` and `data=fashion_mnist` find small files of the test's own; their folder."""
-    monkeypatch.setenv("LITMLP_DATA", str(mnist_folder))
+    monkeypatch.setenv("DATA_ROOT", str(mnist_folder))
     return mnist_folder
 
 

@@ -23,9 +23,10 @@ from types import SimpleNamespace
 
 from bits import differences, left_by
 
-import litmlp.runs.train  # noqa: F401  # torch and Lightning, before any thread is started
-from litmlp import durable
-from litmlp.runs import launch
+import runwright.training.train  # noqa: F401  # torch and Lightning, before any thread is started
+from runwright.launch import supervise, worker
+from runwright.rundir import durable
+from runwright.signals import ENDING
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
 RUN = [
@@ -60,10 +61,10 @@ class Forked:
             os.dup2(read, 0)
             os.close(write)
             os.environ.update(env)
-            for number in launch.FORWARDED:
+            for number in ENDING:
                 signal.signal(number, signal.SIG_DFL)
             sys.stdin = open(0)  # noqa: SIM115
-            status = launch._work(Path(command[3]), int(command[4]))
+            status = worker.work(Path(command[3]), int(command[4]))
             sys.stdout.flush()
             os._exit(status)
         os.close(read)
@@ -91,7 +92,7 @@ def attempt(folder: Path, args: list[str], prepare: Callable[[], None] = lambda:
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.argv = [str(SCRIPT), *args]
-        launch.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": Forked})  # type: ignore[assignment]
+        supervise.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": Forked})  # type: ignore[assignment]
         prepare()
         runpy.run_path(str(SCRIPT), run_name="__main__")
         status = 0

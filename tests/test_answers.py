@@ -56,7 +56,7 @@ def test_the_script_imports_no_torch() -> None:
 
 def test_a_run_imports_no_library_that_it_does_not_use() -> None:
     """What of these a run needs, a logger or a data set say, is imported where it is needed."""
-    code = "import litmlp.runs.train, sys; print(*sys.modules)"
+    code = "import runwright.training.train, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     unused = {"sklearn", "pandas", "tensorboard", "torch.utils.tensorboard", "optuna", "jax", "keras"}
     assert unused & set(done.stdout.split()) == set()

@@ -10,9 +10,9 @@ from browser import IS_THERE, Browser, browser, tensorboard
 from conftest import Result
 from toy import HOSTILE, make_run
 
-from litmlp.runs.report import write_report
-from litmlp.runs.report.charts import short
-from litmlp.runs.report.page import percent
+from runwright.pages.charts import short
+from runwright.pages.page import percent
+from runwright.report import write_report
 
 pytestmark = pytest.mark.skipif(not IS_THERE, reason="takes chromium and chromedriver")
 VIEWS = [(1280, False), (1280, True), (390, False), (390, True)]

@@ -15,10 +15,10 @@ from bits import differences, left_by
 from conftest import Result
 from lightning import Callback, Trainer
 
-from litmlp.checkpoint_io import DamagedCheckpointError, read_checkpoint, seal
-from litmlp.durable import write
-from litmlp.runs import trust
-from litmlp.runs.errors import sentence
+from runwright.config.errors import sentence
+from runwright.rundir import trust
+from runwright.rundir.checkpoint import DamagedCheckpointError, read_checkpoint, seal
+from runwright.rundir.durable import write
 
 # Three epochs of 11 batches.
 SMALL = [

@@ -131,7 +131,7 @@ def test_a_mode_that_wandb_does_not_know_is_named(cli: Callable[..., Result], mo
 def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
     cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    monkeypatch.setattr("litmlp.loggers.find_spec", lambda name: None)
+    monkeypatch.setattr("runwright.loggers.trackers.find_spec", lambda name: None)
     result = cli(f"logger={package}")
     assert (result.status, result.err) == (
         2,

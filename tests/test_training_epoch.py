@@ -13,8 +13,8 @@ from torch.nn import functional
 from torch.optim import LBFGS, SGD
 from torch.utils.data import DataLoader, TensorDataset
 
-from litmlp.runs.train import construct
-from litmlp.training_epoch import TrainingEpoch
+from runwright.loop.step import TrainingEpoch
+from runwright.training.build import construct
 
 CONF = str(Path(__file__).parents[1] / "conf")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}

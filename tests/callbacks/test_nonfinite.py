@@ -9,8 +9,8 @@ import torch
 from conftest import Result
 from lightning import Callback, LightningModule, Trainer
 
-from litmlp.callbacks.nonfinite import NonFinite
-from litmlp.runs import trust
+from runwright.loop.nonfinite import NonFinite
+from runwright.rundir import trust
 
 # Three epochs of 11 batches.
 SMALL = ["trainer.max_epochs=3", "data.batch_size=128", "model.hidden=[16]", "trainer.log_every_n_steps=4"]

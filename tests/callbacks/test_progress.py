@@ -9,12 +9,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 from torchmetrics.classification import MulticlassAccuracy
 
-from litmlp.callbacks.progress import Progress
 from litmlp.callbacks.weight_norm import WeightNorm
 from litmlp.data.iris import Iris
 from litmlp.models.mlp import MLP
 from litmlp.optim import Schedule
 from litmlp.tasks.supervised import SupervisedTask
+from runwright.loggers.progress import Progress
 
 
 class Recorder(Callback):
@@ -50,7 +50,7 @@ def fit(caplog, callbacks, val_size=0.2, **options):
     with caplog.at_level(logging.INFO, logger="litmlp"):
         trainer.fit(task, datamodule=Iris(batch_size=32, val_size=val_size))
         trainer.test(task, datamodule=Iris(batch_size=32, val_size=val_size), verbose=False)
-    return [record.getMessage() for record in caplog.records if record.name == "litmlp.callbacks.progress"]
+    return [record.getMessage() for record in caplog.records if record.name == "runwright.loggers.progress"]
 
 
 def test_without_a_terminal_each_epoch_is_one_line_with_its_own_metrics(caplog, capsys):

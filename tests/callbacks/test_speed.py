@@ -10,11 +10,11 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from litmlp.callbacks.speed import Profile, Speed
 from litmlp.data.iris import Iris
 from litmlp.models.mlp import MLP
 from litmlp.optim import Schedule
 from litmlp.tasks.supervised import SupervisedTask
+from runwright.loop.speed import Profile, Speed
 
 
 def fit(tmp_path, callback, logger=False, epochs=3):
@@ -51,7 +51,7 @@ def test_a_profile_prints_ten_items_and_writes_a_trace_that_viewers_read(tmp_pat
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert sum(event["name"].startswith("ProfilerStep#") and event["ph"] == "X" for event in events) == 1
     assert sum(event["name"] == "aten::addmm" for event in events) == 2  # one for each layer
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "litmlp.callbacks.speed"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "runwright.loop.speed"]
     head, *items, where = said.splitlines()
     assert len(items) == 10
     costs = [float(item.split()[0]) for item in items]

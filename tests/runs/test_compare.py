@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from litmlp.runs.compare import compare, duration, find_runs, problems, show
+from runwright.sweeps.leaderboard import compare, find_runs
+from runwright.sweeps.table import duration, problems, show
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from litmlp.runs.errors import InputError, as_typed, nearest
-from litmlp.runs.overrides import check_overrides
+from runwright.config.errors import InputError, nearest
+from runwright.config.overrides import check_overrides
+from runwright.config.walk import as_typed
 
 CONF = Path(__file__).parents[2] / "conf"
 

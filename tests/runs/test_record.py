@@ -10,7 +10,7 @@ import yaml
 from conftest import Result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from litmlp.runs.compare import read_provenance
+from runwright.rundir.read import read_provenance
 
 EPOCHS, BATCHES = 3, 7
 SMALL = [f"trainer.max_epochs={EPOCHS}", f"trainer.limit_train_batches={BATCHES}", "model.hidden=[16]"]

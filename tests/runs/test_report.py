@@ -11,12 +11,13 @@ import pytest
 from conftest import Result
 from toy import HOSTILE, make_run
 
-from litmlp.runs import report
-from litmlp.runs.errors import InputError
-from litmlp.runs.report import charts, write_report
-from litmlp.runs.report.charts import short
-from litmlp.runs.report.curves import read_curves
-from litmlp.runs.report.sweep import _short_key
+from runwright import report
+from runwright.config.errors import InputError
+from runwright.pages import charts
+from runwright.pages.charts import short
+from runwright.report import write_report
+from runwright.report.sweep import _short_key
+from runwright.rundir.curves import read_curves
 
 FAST = ("trainer.max_epochs=2", "trainer.limit_train_batches=4", "model.hidden=[8]")
 

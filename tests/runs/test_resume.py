@@ -13,7 +13,7 @@ from bits import differences, left_by
 from conftest import Result
 from lightning import Callback, Trainer
 
-from litmlp.runs import trust
+from runwright.rundir import trust
 
 # Three epochs of 11 batches, with dropout and everything logged.
 SMALL = [
@@ -141,7 +141,7 @@ def test_a_run_that_another_process_trains_is_left_alone(
     cli: Callable[..., Result], interrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = interrupted(3, signal.SIGTERM, *SMALL)
-    monkeypatch.setattr("litmlp.runs.record.PATIENCE", 0.3)
+    monkeypatch.setattr("runwright.training.record.PATIENCE", 0.3)
     other = os.open(run_dir, os.O_RDONLY)  # as two processes have it, each by a descriptor of its own
     fcntl.flock(other, fcntl.LOCK_EX)
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.suffix != ".log"}
@@ -164,7 +164,7 @@ def test_a_run_that_another_process_has_just_finished_is_left_alone(
     metrics = (cli(*SMALL).run_dir / "metrics.json").read_bytes()
     run_dir = interrupted(3, signal.SIGTERM, *SMALL)
     finish = lambda folder: (run_dir / "metrics.json").write_bytes(metrics) > 0  # noqa: E731
-    monkeypatch.setattr("litmlp.runs.record._locked", finish)  # while this one waits
+    monkeypatch.setattr("runwright.training.record._locked", finish)  # while this one waits
     result = cli(f"resume={run_dir}")
     assert (result.status, result.err) == (2, f"{run_dir}: another process has just finished this run\n")
     assert (run_dir / "metrics.json").read_bytes() == metrics

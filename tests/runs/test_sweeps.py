@@ -17,7 +17,8 @@ import yaml
 from conftest import SCRIPT, Result
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-from litmlp.runs.sweeps import gpus_of, job_dir, run_dir
+from runwright.launch.sharing import gpus_of
+from runwright.sweeps.names import job_name, run_name
 
 QUICK = ["trainer.max_epochs=1", "model.hidden=[16]", "trainer.accelerator=cpu"]
 TWO = ["trainer=ddp", "trainer.devices=2"]
@@ -38,7 +39,7 @@ def test_a_job_is_called_by_what_its_sweep_varies(tmp_path: Path, overrides: lis
     (tmp_path / "sweep.yaml").write_text(
         yaml.safe_dump({"config_name": None, "overrides": ["seed=1", "optimizer.lr=0.1,0.2"]})
     )
-    assert job_dir(7, overrides, str(tmp_path)) == name
+    assert job_name(7, overrides, tmp_path) == name
 
 
 def test_the_directories_of_a_sweep(cli: Callable[..., Result]) -> None:
@@ -92,7 +93,7 @@ def test_jobs_side_by_side_get_different_gpus(slot: int, num_gpus: int, taken: l
 
 def test_living_processes_have_different_slots(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from litmlp.runs.sweeps import take_slot; "
+        "import sys; from pathlib import Path; from runwright.launch.sharing import take_slot; "
         "print(take_slot(Path(sys.argv[1])), flush=True); sys.stdin.read()"
     )
     start = lambda: subprocess.Popen(  # noqa: E731
@@ -257,5 +258,5 @@ def test_a_sweep_that_was_killed_goes_on(process: Callable[..., Result], tmp_pat
 
 def test_a_single_run_is_named_by_what_was_typed_for_it() -> None:
     typed = ["name=a", "init_from='runs/digits/2026-11-21_10-29-37.682825-optimizer=adam'", "model.hidden=[8,8]"]
-    assert run_dir("now", typed) == "now-init_from=2026-11-21_10-29-37.682825-optimizer=adam,model.hidden=8,8"
-    assert run_dir("now", []) == "now"
+    assert run_name(typed) == "init_from=2026-11-21_10-29-37.682825-optimizer=adam,model.hidden=8,8"
+    assert run_name([]) == ""

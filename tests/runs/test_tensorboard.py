@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from litmlp.runs.compare import read_provenance
+from runwright.rundir.read import read_provenance
 
 SMALL = ["trainer.max_epochs=2", "trainer.limit_train_batches=5", "model.hidden=[16]"]
 

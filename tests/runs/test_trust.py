@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import archive
+from conftest import CONF, archive
 
-from litmlp.checkpoint_io import seal
-from litmlp.runs.errors import InputError
-from litmlp.runs.trust import check_objects, read_config
+from runwright.config.errors import InputError
+from runwright.rundir.checkpoint import seal
+from runwright.rundir.trust import check_objects, read_config
 
 MARK = "was_here"  # a file that hostile content would make
 
@@ -40,7 +40,7 @@ def stranger(made: Path, tmp_path: Path):
 
 
 def judge(run_dir: Path, to_train: bool = False) -> None:
-    check_objects(run_dir, read_config(run_dir, to_train), to_train)
+    check_objects(run_dir, read_config(run_dir, CONF, to_train), CONF, to_train)
 
 
 @pytest.mark.parametrize("to_train", [False, True])
@@ -62,8 +62,8 @@ HOSTILE = {
     "another behind an alias": "lightning.pytorch.loggers.wandb.os.system",
     "a dunder": "torch.nn.Module.__subclasses__",
     "a private class": "torch.nn.modules.batchnorm._NormBase",
-    "what runs": "litmlp.runs.jobs.run",
-    "a class of runs": "litmlp.runs.jobs.NoteSweep",
+    "what runs": "runwright.launch.application.run",
+    "a class of runs": "runwright.launch.application.DropConfigs",
     "what instantiates": "hydra.utils.instantiate",
     "what finds a function": "hydra.utils.get_method",
     "what reads a configuration": "omegaconf.OmegaConf.load",
@@ -114,7 +114,7 @@ WRITING = [
     "lightning.pytorch.loggers.csv_logs.ExperimentWriter",
     "lightning.pytorch.profilers.AdvancedProfiler",
     "torch.utils.tensorboard.SummaryWriter",
-    "litmlp.runs.record.start",
+    "runwright.training.record.start",
     "os.system",
 ]
 
@@ -141,7 +141,7 @@ def test_a_name_is_judged_before_anything_is_imported(stranger, tmp_path, monkey
 @pytest.mark.parametrize("key", ["name", "data.root", "model.activation"])
 def test_interpolations_are_refused_unresolved(stranger, key, value):
     with pytest.raises(InputError) as caught:
-        read_config(stranger(key, value))
+        read_config(stranger(key, value), CONF)
     assert value in str(caught.value)
     assert os.environ["HOME"] not in str(caught.value).replace(str(stranger(key, value)), "")
 
@@ -149,7 +149,7 @@ def test_interpolations_are_refused_unresolved(stranger, key, value):
 @pytest.mark.parametrize("key", ["defaults", "hydra"])
 def test_what_steers_hydra_is_refused(stranger, key):
     with pytest.raises(InputError, match=key):
-        read_config(stranger(key, {"run": {"dir": "/tmp"}}))
+        read_config(stranger(key, {"run": {"dir": "/tmp"}}), CONF)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_what_steers_hydra_is_refused(stranger, key):
 )
 def test_a_recorded_run_writes_into_its_own_directory_alone(stranger, key, value):
     run_dir = stranger(key, value)
-    read_config(run_dir)
+    read_config(run_dir, CONF)
     with pytest.raises(InputError, match=r"its own directory|name="):
-        read_config(run_dir, to_train=True)
+        read_config(run_dir, CONF, to_train=True)
 
 
 BOMB = "a: &a [x,x]\nb: &b [*a,*a,*a]\nc: [*b,*b,*b]\n"
@@ -211,7 +211,7 @@ FILES = {
 def test_a_config_that_is_none_is_refused_in_a_sentence(tmp_path, content):
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(InputError) as caught:
-        read_config(tmp_path)
+        read_config(tmp_path, CONF)
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from litmlp.runs.errors import as_typed, leaves_of
+from runwright.config.walk import as_typed, leaves_of
 
 CHOICES = {
     "data": ["digits", "iris", "linear"],

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Result, write_idx
+from conftest import CONF, Result, write_idx
 from PIL import Image
 
-from litmlp.checkpoint_io import DIGEST, END_OF_ZIP, seal
 from litmlp.data.mnist import read_idx
-from litmlp.runs import weights
-from litmlp.runs.errors import InputError
-from litmlp.runs.predict import read_samples
-from litmlp.runs.trust import check_objects, read_config
+from runwright.config.errors import InputError
+from runwright.reopen.predict import read_samples
+from runwright.rundir import checkpoint
+from runwright.rundir.checkpoint import DIGEST, END_OF_ZIP, seal
+from runwright.rundir.trust import check_objects, read_config
 
 
 def npy(array: Any, **options: Any) -> bytes:
@@ -308,11 +308,11 @@ def test_a_configuration_file(cli: Callable[..., Result], tmp_path: Path, name: 
 
 
 ENVIRONMENT = {
-    "LITMLP_DATA=nowhere": ("data=mnist", "nowhere"),
-    "LITMLP_DATA=file": ("data=mnist", "file"),
-    "LITMLP_DATA=": ("data=mnist", "root"),
-    "LITMLP_DATA=~nobody/data": ("data=mnist", "data.root=~nobody/data"),
-    f"LITMLP_DATA={300 * 'x'}": ("data=mnist", "xxx"),
+    "DATA_ROOT=nowhere": ("data=mnist", "nowhere"),
+    "DATA_ROOT=file": ("data=mnist", "file"),
+    "DATA_ROOT=": ("data=mnist", "root"),
+    "DATA_ROOT=~nobody/data": ("data=mnist", "data.root=~nobody/data"),
+    f"DATA_ROOT={300 * 'x'}": ("data=mnist", "xxx"),
 }
 
 
@@ -393,13 +393,13 @@ def test_fuzzed_checkpoints_are_read_or_refused(made: Path, tmp_path: Path, is_s
     path = tmp_path / "last.ckpt"
     for mutant in mutations(archive[:-END_OF_ZIP] if is_sealed_again else content, 250):
         sealed = seal(mutant + archive[-END_OF_ZIP:]) if is_sealed_again else mutant
-        said = refusal(weights.read, path, sealed, InputError)
+        said = refusal(checkpoint.read_weights, path, sealed, InputError)
         assert said.startswith(f"{path}: ") or (is_sealed_again and not said)
 
 
 def test_fuzzed_configurations_are_read_or_refused(made: Path, tmp_path: Path) -> None:
     def read(path: Path) -> None:
-        check_objects(path.parent, read_config(path.parent, to_train=True), to_train=True)
+        check_objects(path.parent, read_config(path.parent, CONF, to_train=True), CONF, to_train=True)
 
     path = tmp_path / "config.yaml"
     for mutant in mutations((made / "config.yaml").read_bytes(), 250):

@@ -138,7 +138,7 @@ def test_export_gives_the_outputs_of_the_run(cli, moved, kind, suffix):
 
 
 def test_an_export_whose_outputs_differ_is_not_kept(cli, moved, monkeypatch):
-    from litmlp.runs import export
+    from runwright.reopen import export
 
     run_dir = moved(*IRIS)
     monkeypatch.setitem(export.FORMATS, "torchscript", lambda network, x, path: lambda batch: network(batch) + 0.1)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import SCRIPT, Result
 
-from litmlp.runs.pruning import JOURNAL, STUDY, open_journal
+from runwright.sweeps.study import JOURNAL, STUDY, open_journal
 
 optuna = pytest.importorskip("optuna")
 

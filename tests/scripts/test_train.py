@@ -13,9 +13,9 @@ from conftest import Result
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from litmlp.checkpoint_io import read_checkpoint
 from litmlp.data.digits import Digits
 from litmlp.models.mlp import MLP
+from runwright.rundir.checkpoint import read_checkpoint
 
 # Two epochs of 11 batches.
 SMALL = ["trainer.max_epochs=2", "data.batch_size=128", "model.hidden=[16]", "model.dropout=0.2"]
@@ -59,7 +59,7 @@ def test_what_follows_another_value_follows_it_in_a_repeated_run(cli: Callable[.
     own = cli(f"from={first}", "seed=3", "data.seed=4", "hydra.run.dir=own").run_dirs[0]
     assert OmegaConf.load(own / "config.yaml").data.seed == 4
     recorded = OmegaConf.load(first / "config.yaml")
-    recorded.logger.mlflow = {"_target_": "litmlp.loggers.MLflow", "experiment_name": recorded.name}
+    recorded.logger.mlflow = {"_target_": "runwright.loggers.trackers.MLflow", "experiment_name": recorded.name}
     OmegaConf.save(recorded, first / "config.yaml")
     assert "experiment_name: other" in cli(f"from={first}", "name=other", "--cfg", "job", "--resolve").out
 

@@ -16,7 +16,7 @@ from litmlp.models.mlp import MLP
 from litmlp.optim import Schedule
 from litmlp.tasks import supervised
 from litmlp.tasks.supervised import SupervisedTask
-from litmlp.training_epoch import TrainingEpoch
+from runwright.loop.step import TrainingEpoch
 
 NUM_TRAIN, NUM_VAL, BATCH = 43, 17, 8
 NUM_BATCHES = 6  # the last of three samples
@@ -108,7 +108,7 @@ def make_task(optimizer=MOMENTUM, schedule=None, loss=None, metrics=None, dropou
 
 @pytest.fixture(autouse=True)
 def _means_are_updated_within_epochs(monkeypatch):
-    monkeypatch.setattr(supervised, "LOSSES_AT_ONCE", 4)
+    monkeypatch.setattr(supervised, "LOSS_BUFFER_SIZE", 4)
 
 
 def make_trainer(**options):

@@ -12,13 +12,15 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from runwright.contracts import Data
+from runwright.pages.sample_image import as_image
+from runwright.rundir.durable import write
+from runwright.rundir.files import RESULTS
 from torch import Tensor, distributed
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from litmlp.durable import write
-from litmlp.sample_image import as_image
+from ..data.in_memory import Batches
 
-FILE = "test_results.json"
 MOST_CLASSES = 100  # of which a picture can be read
 # In pixels: a cell of the confusion matrix, an image, and the two lines of text above it; TensorBoard shows a width of
 # 340 as it is. Matplotlib draws the same in thirty times the time, 0.3 s, at the end of every run.
@@ -43,7 +45,7 @@ class Confusion(Callback):
 
     The file holds `class_names`, the counts `confusion` of the whole test set (rows: true classes, columns: predicted
     ones), and `mistakes`, the samples with the most probable wrong predictions, worst first. `index` is a sample's
-    place in the test set, where the data loader has `share`, else among those that the process was given.
+    place in the test set, where the data loader is a `Batches`, else among those that the process was given.
 
     It takes tasks whose `test_step` returns the logits (B, C) of batches (x, y) with y of integers; other tests leave
     nothing behind.
@@ -78,8 +80,8 @@ class Confusion(Callback):
             return
         confusion = multiclass_confusion_matrix(outputs, y, outputs.shape[1], validate_args=False)
         self._confusion = confusion if self._confusion is None else self._confusion + confusion
-        loader: Any = trainer.test_dataloaders
-        first = loader.share(batch_idx).start if hasattr(loader, "share") else self._num_seen
+        loader = trainer.test_dataloaders
+        first = loader.share(batch_idx).start if isinstance(loader, Batches) else self._num_seen
         self._num_seen += len(y)
         probability, predicted = outputs.float().softmax(1).nan_to_num().max(1)
         wrong = (predicted != y).nonzero().flatten()
@@ -101,17 +103,18 @@ class Confusion(Callback):
             distributed.all_gather_object(found, found[0])
         counts = [confusion for confusion, _ in found if confusion is not None]  # a process may have had no sample
         self._confusion, self._mistakes = None, []
-        if not counts or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        if not counts or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         confusion = torch.stack(counts).sum(0).tolist()
         mistakes = [each for _, of_process in found for each in of_process]
         worst = sorted(mistakes, key=lambda each: (-each.probability, each.index))[: self.num_mistakes]
-        names = [str(name) for name in getattr(trainer.datamodule, "class_names", ())]  # type: ignore[attr-defined]
+        data: Data | None = trainer.datamodule  # type: ignore[attr-defined]  # undeclared
+        names = [] if data is None else [str(name) for name in data.class_names]
         if len(names) != len(confusion):
             names = [str(number) for number in range(len(confusion))]
         rounded = [vars(each) | {"probability": round(each.probability, 4)} for each in worst]
         results = {"class_names": names, "confusion": confusion, "mistakes": rounded}
-        write(Path(trainer.default_root_dir) / FILE, (json.dumps(results, separators=(",", ":")) + "\n").encode())
+        write(Path(trainer.default_root_dir) / RESULTS, (json.dumps(results, separators=(",", ":")) + "\n").encode())
         pictures = {"test/confusion": draw_confusion(confusion, names)} if len(names) <= MOST_CLASSES else {}
         if worst and as_image(worst[0].sample, worst[0].sample_shape):
             pictures["test/mistakes"] = draw_mistakes(worst, names)

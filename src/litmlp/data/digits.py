@@ -2,7 +2,7 @@
 
 import torch
 
-from litmlp.data.in_memory import Samples, UndividedData
+from .in_memory import Samples, UndividedData
 
 
 class Digits(UndividedData):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from runwright.contracts import Data
 from torch import Tensor, nn
 
 TRANSFORMED = 2**24
@@ -120,7 +121,7 @@ class Batches:
             yield batch if self.transform is None else Samples(self.transform(batch.x), batch.y)
 
 
-class InMemoryData(LightningDataModule, ABC):
+class InMemoryData(LightningDataModule, Data, ABC):
     """A data set as tensors in memory, on the training device where it fits there.
 
     A subclass says `sample_shape` and `num_outputs`, which the model is built with before any data are read, and
@@ -194,8 +195,11 @@ class InMemoryData(LightningDataModule, ABC):
         self.transform: Normalize | None = None
 
     @property
-    def num_classes(self) -> int:
-        return self.num_outputs
+    def num_train_samples(self) -> int | None:
+        return None if self.train is None else len(self.train.y)
+
+    def preprocessing(self) -> nn.Module:
+        return nn.Identity() if self.transform is None else self.transform
 
     @abstractmethod
     def load(self) -> tuple[Samples, Samples]:

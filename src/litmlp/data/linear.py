@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from litmlp.data.in_memory import InMemoryData, Samples
+from .in_memory import InMemoryData, Samples
 
 
 class Linear(InMemoryData):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litmlp.data.in_memory import InMemoryData, Samples
+from .in_memory import InMemoryData, Samples
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -6,23 +6,27 @@ from math import ceil, nan
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from runwright.contracts import Prediction, Stage, Task
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from litmlp.data.in_memory import Batches, Samples
-from litmlp.optim import Schedule, describe, parameter_groups
+from ..data.in_memory import Batches, InMemoryData, Samples
+from ..optim import Schedule, describe, parameter_groups
 
 log = logging.getLogger(__name__)
 
-LOSSES_AT_ONCE = 256
-"""Batches between two updates of the epoch's mean loss: one for each would cost a step more than its loss does."""
+LOSS_BUFFER_SIZE = 256
+"""Batches between two updates of the epoch's mean loss: one update a batch would cost more than the loss itself."""
 
 
-class SupervisedTask(LightningModule):
+OUTPUTS = {"classes": "logits of the classes", "labels": "logits of the labels", "values": "estimates"}
+
+
+class SupervisedTask(LightningModule, Task):
     """Trains a model on batches (x, y).
 
     Logs `train_loss` (mean over the epoch's samples) and `train_loss_step` (every `log_every_n_steps` batches);
@@ -34,6 +38,8 @@ class SupervisedTask(LightningModule):
         metrics: name -> metric, updated with the model's output as `preds` and y as `target`.
         optimizer: called with the parameter groups.
         scheduler: called with the optimizer and the length of the run.
+        predicts: what an output means: `classes` (logits, one class a sample), `labels` (logits, each label on or off)
+            or `values` (estimates).
         decay, param_groups: see `optim.parameter_groups`.
     """
 
@@ -44,11 +50,14 @@ class SupervisedTask(LightningModule):
         metrics: Mapping[str, Metric],
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         scheduler: Schedule,
+        predicts: Literal["classes", "labels", "values"] = "classes",
         decay: Literal["weights", "all"] = "weights",
         param_groups: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        if predicts not in OUTPUTS:
+            raise ValueError(f"predicts must be one of {', '.join(OUTPUTS)}, got {predicts!r}")
+        self.model, self.loss, self.predicts = model, loss, predicts
         self.optimizer, self.scheduler = optimizer, scheduler
         self.decay, self.param_groups = decay, param_groups
         self.train_loss = MeanMetric(nan_strategy=nan)  # which leaves a NaN where it is
@@ -63,19 +72,46 @@ class SupervisedTask(LightningModule):
                 raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated
         self._sizes: list[int] = []
-        self.last_validated = 0  # step
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # Lightning sets it some 40 times a step; nn.Module's way takes 2 us each
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    def metric_keys(self, stage: Literal["train", "val", "test"]) -> list[str]:
-        """Keys of what is logged at the end of an epoch of that stage: what can be monitored or reported."""
+    def metric_keys(self, stage: Stage) -> list[str]:
         if stage == "train":
             return ["train_loss"]
         return [f"{stage}_{name}" for name in self._score_names]
+
+    @property
+    def outputs_are(self) -> str:
+        return OUTPUTS[self.predicts]
+
+    def predictions(self, outputs: Tensor) -> list[Prediction]:
+        if self.predicts == "classes":
+            probabilities = outputs.softmax(1)
+            return [Prediction("class", probabilities.argmax(1)), Prediction("probabilities", probabilities, "p")]
+        if self.predicts == "labels":
+            probabilities = outputs.sigmoid()
+            labels = Prediction("labels", (probabilities > 0.5).long(), "label")
+            return [labels, Prediction("probabilities", probabilities, "p")]
+        return [Prediction("estimates", outputs, "y")]
+
+    def check(self, data: LightningDataModule) -> None:
+        """The loss and the metrics take such outputs and these targets: tried on some samples and random outputs."""
+        if not isinstance(data, InMemoryData) or data.train is None:
+            return  # others would have to be read for this
+        y = data.train.y[:100]
+        generator = torch.Generator().manual_seed(0)  # the run's own random numbers are left alone
+        outputs = torch.rand(len(y), data.num_outputs, generator=generator).requires_grad_()
+        part = f"loss: {type(self.loss).__name__}"
+        try:
+            loss = self.loss(outputs, y)
+            loss.backward()
+            part, scores = "metrics", self.val_scores.clone()
+            scores.update(preds=outputs, target=y, value=loss, weight=len(y))
+            for name, value in scores.compute().items():
+                part = f"metrics.{name.removeprefix('val_')}"
+                value.item()
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            targets = "estimates" if y.is_floating_point() else "classes"
+            reason = str(error).splitlines()[0][:200]
+            raise ValueError(f"{part} does not suit this data, whose targets are {targets}: {reason}") from error
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
@@ -89,7 +125,7 @@ class SupervisedTask(LightningModule):
         loss = self.loss(output, y) if len(y) else output.sum()  # nothing to learn from, but DDP waits for a gradient
         self._losses.append(loss.detach())
         self._sizes.append(len(y))
-        if len(self._losses) >= LOSSES_AT_ONCE:
+        if len(self._losses) >= LOSS_BUFFER_SIZE:
             self._update_train_loss()
         if self.trainer.world_size > 1:
             loss = loss * self._share(batch_idx, len(y))
@@ -131,13 +167,11 @@ class SupervisedTask(LightningModule):
         elif self.scheduler.interval == "step":
             scheduler.step(self.trainer.callback_metrics[str(self.scheduler.monitor)])
 
-    def state_of_epoch(self) -> dict[str, Any]:
-        """What `train_loss` has gathered of the epoch under way, for a run that is resumed there."""
+    def epoch_state(self) -> dict[str, Any]:
         losses, metric = [loss.cpu() for loss in self._losses], self.train_loss
         return {"losses": losses, "sizes": self._sizes, "sum": metric.mean_value.cpu(), "weight": metric.weight.cpu()}
 
-    def resume_epoch(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Go on from these: this process's own, or those of all whose part it takes over."""
+    def load_epoch_state(self, states: Sequence[Mapping[str, Any]]) -> None:
         for state in states:
             self._losses += [loss.to(self.device) for loss in state["losses"]]
             self._sizes += state["sizes"]
@@ -150,7 +184,6 @@ class SupervisedTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.val_scores.compute())
         self.val_scores.reset()
-        self.last_validated = self.global_step
 
     def test_step(self, batch: Samples, batch_idx: int) -> Tensor | None:
         return self._score(self.test_scores, batch)  # for callbacks that look at single samples

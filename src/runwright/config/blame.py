@@ -1,0 +1,69 @@
+"""Which key of the configuration an error is about."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from runwright.config.errors import InputError
+from runwright.config.walk import as_typed, leaves_of
+
+
+@contextmanager
+def error_context(cfg: DictConfig, section: str, typed: Sequence[str] = ()) -> Iterator[None]:
+    """Turn what a constructor, or the data, says of bad values into an InputError about the key that holds them.
+
+    Args:
+        cfg: the configuration.
+        section: the dotted key of the part that is built or used.
+        typed: the user's overrides; where it is unclear which key an error is about, one of these is taken first.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
+        expected = (
+            ValueError
+            | TypeError
+            | LookupError
+            | ArithmeticError
+            | AttributeError
+            | RuntimeError  # torch's, of sizes that no machine has among others
+            | MemoryError
+            | OSError
+            | ImportError
+            | OmegaConfBaseException
+            | HydraException
+        )
+        if not isinstance(cause, expected) and not _is_misconfiguration(cause):
+            raise
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+        is_own = isinstance(cause, ValueError | OSError)  # torch's and OmegaConf's go on with where it happened
+        message = "\n".join(lines[: 2 if is_own else 1])[:400]
+        raise InputError(f"{_culprit(cfg, section, message, typed)}: {message}") from error
+
+
+def _is_misconfiguration(error: BaseException) -> bool:
+    return type(error).__name__ == "MisconfigurationException"  # Lightning's, by name: naming the class imports torch
+
+
+def _culprit(cfg: DictConfig, section: str, message: str, typed: Sequence[str]) -> str:
+    """The key of the section that the message is about, with its value: by what was typed, its name, its value."""
+    leaves = {key: value for key, value in leaves_of(cfg, section) if not key.split(".")[-1].startswith("_")}
+    words = set(re.findall(r"[\w.-]*\w", message))
+
+    def score(key: str) -> tuple[bool, bool, bool]:
+        value = leaves[key]
+        values = {str(each) for each in value} if isinstance(value, list) else {str(value)}
+        named, valued = key.split(".")[-1] in words, bool(values & words)
+        return (named and valued, named, valued)
+
+    given = [key for key in leaves if any(override.lstrip("+").startswith(f"{key}=") for override in typed)]
+    told = max((key for key in given if any(score(key))), key=score, default=None)
+    best = told or max((key for key in leaves if any(score(key))), key=score, default=None) or next(iter(given), None)
+    return section if best is None else f"{best}={as_typed(leaves[best])}"

@@ -1,0 +1,33 @@
+"""Every value of a configuration by its dotted key, and values written as on the command line."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+def leaves_of(cfg: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in a section that is not itself a section; a list counts as one value."""
+    try:
+        node = OmegaConf.select(cfg, section)
+    except OmegaConfBaseException:  # an interpolation of what is not there
+        parent, _, name = section.rpartition(".")
+        yield section, OmegaConf.to_container(OmegaConf.select(cfg, parent))[name]  # type: ignore[index,call-overload]
+        return
+    if not isinstance(node, DictConfig):
+        yield section, OmegaConf.to_container(node) if OmegaConf.is_list(node) else node
+        return
+    for key in node:
+        yield from leaves_of(cfg, f"{section}.{key!s}")
+
+
+def as_typed(value: Any) -> str:
+    """A value as one writes it on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(as_typed(element) for element in value)}]"
+    return str(value)

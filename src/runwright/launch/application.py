@@ -1,0 +1,212 @@
+"""What stands around Hydra's main function: the command line is checked before it, a sweep is summed up after it."""
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from runwright import report
+from runwright.config.arguments import complain, end_with_pipe
+from runwright.config.blame import error_context
+from runwright.config.errors import sentence
+from runwright.config.keys import key
+from runwright.config.overrides import Job, check_overrides
+from runwright.config.walk import leaves_of
+from runwright.launch.command import Command, parse
+from runwright.launch.job import num_processes
+from runwright.launch.rendezvous import follow
+from runwright.launch.sharing import check_launcher, remove_slots
+from runwright.rundir.create import Created
+from runwright.rundir.files import CONFIG, ERROR, LOG, SWEEP
+from runwright.rundir.trust import check_objects
+from runwright.signals import Interrupted
+from runwright.sweeps.grid import GridSweeper
+from runwright.sweeps.leaderboard import compare, find_runs
+from runwright.sweeps.names import record_command, run_name
+from runwright.sweeps.search import OptunaSweeper
+from runwright.sweeps.table import show, write_summary
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a checked command line comes to."""
+
+    arguments: list[str]
+    """For Hydra. The directory is decided here, once, whatever its jobs vary."""
+    directory: Path | None
+    """Of the run or the sweep; None where nothing is to be run."""
+    is_sweep: bool = False
+    with_report: bool = False
+    command: dict[str, object] | None = None
+    """Of a sweep, to be recorded."""
+
+
+def run(main: Callable[[], Any], conf: str) -> None:
+    """Run a Hydra application. Bad input is told in one or two lines; the exit status is 2, and nothing is left behind.
+
+    `HYDRA_FULL_ERROR=1`, or any `debug=...`, shows the whole traceback instead.
+
+    Args:
+        main: decorated with `hydra.main`; it calls `runwright.launch.job.run_job`.
+        conf: absolute path of the folder of its configuration.
+    """
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback per line
+    # Under `uv run`, Ray would give its workers a copy of the project, and the runs would be written there.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    for sweeper in (GridSweeper, OptunaSweeper):
+        Plugins.instance().register(sweeper)
+    try:
+        if follow(sys.argv):
+            return
+        plan = make_plan(sys.argv[1:], Path(conf))
+        sys.argv[1:] = plan.arguments
+        if plan.directory is None:
+            main()
+        elif plan.is_sweep:
+            _sweep(main, plan)
+        else:
+            _run(main, plan.directory)
+    except KeyboardInterrupt:  # before there was anything to save
+        sys.exit(128 + signal.SIGINT)
+    except Interrupted as end:  # in a process that follows rank 0, which says it
+        sys.exit(128 + end.number)
+    except BrokenPipeError:
+        end_with_pipe()
+    except Exception as error:
+        message = sentence(error)
+        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
+            sys.exit(1 if message is None else 2)
+        sys.exit(complain(message))
+
+
+def make_plan(arguments: Sequence[str], conf: Path) -> Plan:
+    """Check a command line, and decide where its run or sweep goes.
+
+    Raises:
+        InputError: something is wrong with it, of a sweep with any value of its jobs.
+    """
+    command = parse(arguments, conf)
+    if command.is_question:
+        return Plan([*command.flags, *command.overrides], None)
+    if command.recorded is not None:
+        _, values = command.recorded
+        values = _linked(values) if command.repeats else values
+        ConfigStore.instance().store("recorded", OmegaConf.to_container(values))
+    folder = conf if command.config_path is None else Path(sys.argv[0]).resolve().parent / command.config_path
+    search = [] if command.config_dir is None else [f"hydra.searchpath=['{Path(command.config_dir).resolve()}']"]
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        overrides = [*search, *command.overrides]
+        jobs, is_sweep = check_overrides(command.config_name, overrides, command.is_multirun)
+        if command.shows_config:
+            return Plan([*command.flags, *command.overrides], None)
+        if command.recorded is not None:
+            check_objects(*command.recorded, conf, to_train=True)  # imports torch, like all that comes after
+        cfg = jobs[0].compose(command.config_name)
+        if is_sweep:
+            _check_jobs(jobs, command)
+        HydraConfig.instance().set_config(cfg)  # to which the name of the directory refers
+        place = cfg.hydra.sweep.dir if is_sweep else cfg.hydra.run.dir
+    if not is_sweep and not any(each.startswith("hydra.run.dir=") for each in command.overrides):
+        place = f"{place}-{run_name(command.overrides)}".rstrip("-")
+    where = f"hydra.{'sweep' if is_sweep else 'run'}.dir='{place}'"
+    plain = [*command.flags, *command.overrides, where]
+    return Plan(plain, Path(place), is_sweep, bool(cfg.get("report")), command.typed)
+
+
+def _check_jobs(jobs: Sequence[Job], command: Command) -> None:
+    """Build what some jobs of a sweep are made of; between them they hold each value at least once."""
+    from runwright.training.build import construct  # imports torch, which a sweep needs anyway
+
+    for i, job in enumerate(jobs):
+        cfg = job.compose(command.config_name)
+        HydraConfig.instance().set_config(cfg)  # to which values refer
+        if i == 0:
+            for part in ("sweeper", "launcher"):
+                with error_context(cfg, f"hydra.{part}", command.overrides):
+                    instantiate(cfg.hydra[part])
+            check_launcher(cfg.hydra.launcher)
+        num_processes(cfg)
+        construct(cfg, Path(), job.overrides)
+
+
+def _linked(recorded: DictConfig) -> DictConfig:
+    """A recorded configuration in which what follows another value in conf/, and has that value, follows it again."""
+    linked = recorded.copy()
+    for name, value in [leaf for section in recorded for leaf in leaves_of(recorded, str(section))]:
+        source = key(name).follows
+        if source and source in recorded and value == recorded[source]:
+            OmegaConf.update(linked, name, f"${{{source}}}")
+    return linked
+
+
+def _run(main: Callable[[], Any], directory: Path) -> None:
+    created = Created(directory)
+    try:
+        main()
+    finally:
+        if not any((directory / name).exists() for name in (CONFIG, ERROR)):  # refused, or ended before it began
+            created.remove([LOG])
+
+
+def _sweep(main: Callable[[], Any], plan: Plan) -> None:
+    assert plan.directory is not None
+    created = Created(plan.directory)
+    assert plan.command is not None
+    record_command(plan.directory, plan.command)
+    status: Any = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code
+    finally:
+        remove_slots(plan.directory)
+    if isinstance(status, int) and status > 128:  # a signal ended it, and a job has said how to resume it
+        sys.exit(status)
+    runs = find_runs([plan.directory])
+    if runs:
+        sys.exit(_print_leaderboard(plan.directory, runs, plan.with_report) or status)
+    created.remove([SWEEP, "multirun.yaml"])
+    sys.exit(status)
+
+
+def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> int:
+    """How the jobs compare, and which failed; the exit status."""
+    rows = compare(runs)
+    write_summary(sweep, rows)
+    print()
+    show(rows)
+    print(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}")
+    if with_report:
+        print(report.report_line(sweep))
+    failed = {run: note for row in rows for run, note in row.notes.items() if note.startswith("failed: ")}
+    if failed:
+        where = f"the traceback of each is in its {ERROR}"
+        print(f"{len(failed)} of {len(runs)} jobs failed; {where}:", file=sys.stderr)
+    for run, note in failed.items():
+        print(f"  {run}: {note.removeprefix('failed: ')}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+class DropConfigs(Callback):
+    """Hydra would keep the configurations of every job until the sweep ends."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode == RunMode.MULTIRUN:
+            job_return.cfg = job_return.hydra_cfg = None

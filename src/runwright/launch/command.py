@@ -1,0 +1,126 @@
+"""A command line as it was typed, and as Hydra is to get it."""
+
+import re
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from runwright.config.errors import InputError
+from runwright.rundir.files import CONFIG
+from runwright.rundir.trust import check_links, read_config
+from runwright.sweeps.names import is_sweep, read_command
+
+FLAGS_WITH_VALUE = ("--config-name -cn", "--config-path -cp", "--config-dir -cd", "--cfg -c", "--package -p")
+FLAGS = ("--multirun -m", "--run -r", "--resolve", "--help -h", "--hydra-help", "--version")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the user wants of Hydra.
+
+    `from=RUN_DIR` has become Hydra's way to say: compose conf/from.yaml, which includes what RUN_DIR/config.yaml holds.
+    `resume=RUN_DIR` says the same, and that the run is resumed there; `resume=SWEEP_DIR` is that sweep's command again.
+    """
+
+    flags: list[str]
+    overrides: list[str]
+    config_name: str
+    config_path: str | None
+    config_dir: str | None
+    is_multirun: bool
+    is_question: bool
+    """Whether it asks for an answer of Hydra's alone, which no configuration is composed for."""
+    shows_config: bool
+    """Whether it asks for the configuration, not for a run."""
+    recorded: tuple[Path, DictConfig] | None
+    """The run directory that `from=` or `resume=` names, and what its config.yaml holds."""
+    repeats: bool
+    """Whether the recorded run is repeated with other values, in a directory of its own."""
+    typed: dict[str, object]
+    """What a sweep records of its command, to be resumed by: `config_name` and `overrides`."""
+
+
+def parse(arguments: Sequence[str], conf: Path) -> Command:
+    """Read a command line as Hydra will. Flags may stand anywhere.
+
+    Raises:
+        InputError: an unknown flag, or a directory to start from that is none, or not to be trusted.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    for names in FLAGS_WITH_VALUE:
+        parser.add_argument(*names.split())
+    for names in FLAGS:
+        parser.add_argument(*names.split(), action="store_true")
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    args, unknown = parser.parse_known_intermixed_args(list(arguments))
+    if unknown:
+        raise InputError(f"{unknown[0]}: there is no such flag; --hydra-help lists them")
+    flags = [each for each in arguments if each not in args.overrides]
+    sources, overrides = _sources([_quoted(each) for each in args.overrides])
+    if sources and (args.config_name or args.config_path or args.config_dir):
+        raise InputError(f"{sources[-1]}: cannot be combined with --config-name, --config-path or --config-dir")
+    is_multirun, config_name = args.multirun, args.config_name
+    if sources and sources[-1].startswith("resume=") and is_sweep(sweep_dir := _directory(sources[-1])):
+        changed = [each for each in overrides if not each.startswith("hydra")]
+        if changed:
+            raise InputError(
+                f"{changed[0]}: a sweep is resumed with the values that it has; start another with this one"
+            )
+        check_links(sweep_dir)
+        config_name, given = read_command(sweep_dir)
+        is_multirun = True
+        flags += ["--multirun", *([f"--config-name={config_name}"] if config_name else [])]
+        sources, overrides = _sources([*given, *overrides, f"hydra.sweep.dir='{sweep_dir}'", "resume=auto"])
+    if sources and not (_directory(sources[-1]) / CONFIG).is_file():
+        raise InputError(f"{sources[-1]}: no run directory, it holds no {CONFIG}")
+    places = [f"{source.partition('=')[0]}={_directory(source)}" for source in sources]
+    typed: dict[str, object] = {"config_name": config_name, "overrides": [*places, *overrides]}
+    recorded, repeats = None, False
+    if sources:
+        directory = _directory(sources[-1])
+        recorded, repeats = (directory, read_config(directory, conf, to_train=True)), sources[-1].startswith("from=")
+        config_name = "from"
+        flags.append("--config-name=from")
+        if not repeats:
+            check_links(directory)
+            overrides = [f"hydra.run.dir='{directory}'", "resume=auto", *overrides]
+    elif "resume=auto" in overrides and not any(
+        each.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for each in overrides
+    ):
+        raise InputError(
+            "resume=auto: set hydra.run.dir=DIR (of a sweep, hydra.sweep.dir=DIR), which is new each time otherwise"
+        )
+    return Command(
+        flags,
+        overrides,
+        config_name or "train",
+        args.config_path,
+        args.config_dir,
+        is_multirun,
+        is_question=args.hydra_help or args.shell_completion or args.version or (args.help and not args.overrides),
+        shows_config=bool(args.cfg or args.info or args.help),
+        recorded=recorded,
+        repeats=repeats,
+        typed=typed,
+    )
+
+
+def _sources(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides that name a directory to start from, and the others."""
+    is_source = re.compile(r"(from|resume)=(?!auto$|null$)").match
+    return [each for each in overrides if is_source(each)], [each for each in overrides if not is_source(each)]
+
+
+def _quoted(override: str) -> str:
+    """A directory to start from in quotes, for Hydra's grammar does not take the `=` that names of runs have."""
+    key, _, value = override.partition("=")
+    return f"{key}='{value}'" if key == "init_from" and Path(value).is_dir() else override
+
+
+def _directory(source: str) -> Path:
+    return Path(source.partition("=")[2]).expanduser().resolve()

@@ -1,0 +1,146 @@
+"""One job of Hydra's: what becomes of its failures, and in how many processes it trains."""
+
+import logging
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runwright.config.arguments import complain
+from runwright.config.errors import InputError, OccupiedError, sentence
+from runwright.launch.rendezvous import JOB, as_text, fit_to_world, meet, started_by_others, train_as_told
+from runwright.launch.sharing import share_machine
+from runwright.launch.supervise import WorkerError, supervise
+from runwright.launch.train_here import train_here
+from runwright.rundir.files import CONFIG, ERROR, OVERRIDES
+from runwright.signals import Interrupted
+
+log = logging.getLogger(__name__)
+
+
+def run_job(cfg: DictConfig) -> float | None:
+    """Train as the configuration says; what a script's main function does.
+
+    A failure is written to the job's directory. A job of a sweep raises it, for the sweep to count; a single run ends
+    with a line, or a traceback where the reason is no line, and exit status 2 for bad input, 1 for all else.
+
+    Returns:
+        The monitored metric's best value, for a sweeper; None if nothing logged it.
+    """
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        return launch(cfg)
+    except Interrupted as end:
+        sys.exit(_print_how_to_resume(directory, end))
+    except Exception as error:
+        if isinstance(error, OmegaConfBaseException):  # a value that cannot be resolved
+            error = InputError(f"{error.full_key}: {str(error).splitlines()[0]}")
+        is_single = HydraConfig.get().mode == RunMode.RUN
+        is_refused = isinstance(error, InputError) and is_single  # which leaves nothing behind
+        if not is_refused and not isinstance(error, OccupiedError):
+            _record_failure(directory, error)
+        if not is_single:
+            raise error
+        sys.exit(_print_failure(error))
+
+
+def _record_failure(directory: Path, error: Exception) -> None:
+    with suppress(OSError):  # of a disk that is full or gone, as the summary says
+        summary = _summary(error)
+        log.error("%s failed: %s", directory, summary)
+        trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
+        (directory / ERROR).write_text(f"{summary}\n\n{trace}")
+        if not (overrides := directory / OVERRIDES).exists():  # it failed before that
+            overrides.write_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task))
+
+
+def _summary(error: Exception) -> str:
+    if isinstance(error, WorkerError):
+        return str(error)
+    return sentence(error) or f"{type(error).__name__}: {error}"
+
+
+def _print_failure(error: Exception) -> int:
+    """On standard error, unless a line of the log has said it all; the exit status."""
+    is_input_error = isinstance(error, InputError)
+    if isinstance(error, WorkerError):
+        print(error.trace or str(error), file=sys.stderr)
+    elif sentence(error) is None or shows_traces():
+        traceback.print_exc()
+    elif is_input_error:
+        complain(str(error))
+    return 2 if is_input_error else 1
+
+
+def shows_traces() -> bool:
+    """Whether the user wants tracebacks: HYDRA_FULL_ERROR=1, or any `debug=...`."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" or HydraConfig.get().runtime.choices.get("debug") is not None
+
+
+def _print_how_to_resume(directory: Path, end: Interrupted) -> int:
+    """The last line of a run that a signal ended; its exit status."""
+    hydra = HydraConfig.get()
+    where = directory if hydra.mode == RunMode.RUN else Path(hydra.sweep.dir)
+    if (directory / CONFIG).is_file():
+        how = "back in SLURM's queue" if _requeue(end) else "to resume it"
+        log.info("ended by %s; %s: %s", end, how, shlex.join(["python", sys.argv[0], f"resume={where}"]))
+    return 128 + end.number
+
+
+def _requeue(end: Interrupted) -> bool:
+    """Put a SLURM job that was warned of its end back in the queue, where its command, given again, resumes it."""
+    number, scontrol = os.environ.get("SLURM_JOB_ID"), shutil.which("scontrol")
+    if not (number and scontrol) or end.number != signal.SIGUSR1 or "resume=auto" not in sys.argv:
+        return False
+    return subprocess.run([scontrol, "requeue", number]).returncode == 0
+
+
+def launch(cfg: DictConfig) -> float | None:
+    """Train as `cfg` says, in this process or in as many as it asks for; the monitored metric's best value."""
+    if cfg.seed is None:  # set here, so that all processes have the same
+        config = Path(HydraConfig.get().runtime.output_dir) / CONFIG
+        is_resumed = cfg.resume and config.exists()
+        cfg.seed = OmegaConf.load(config).seed if is_resumed else secrets.randbelow(2**32)
+    if started_by_others():
+        store = meet()
+        if os.environ["RANK"] != "0":  # submitit runs the job in each of its tasks
+            return train_as_told(store)
+        fit_to_world(cfg)
+        store.set(JOB, as_text(cfg))
+        return train_here(cfg)
+    processes = num_processes(cfg)
+    share_machine(HydraConfig.get().launcher, Path(HydraConfig.get().sweep.dir), processes)
+    return train_here(cfg) if processes == 1 else supervise(as_text(cfg), processes)
+
+
+def num_processes(cfg: DictConfig) -> int:
+    """How many processes the trainer's options come to on this machine.
+
+    Raises:
+        InputError: more than it has cores, or more than one node, which others must start.
+    """
+    devices, num_nodes = OmegaConf.select(cfg, "trainer.devices"), OmegaConf.select(cfg, "trainer.num_nodes") or 1
+    if num_nodes > 1:
+        raise InputError(f"trainer.num_nodes={num_nodes}: torchrun or srun start several nodes; see docs/scaling.md")
+    if OmegaConf.is_list(devices):
+        return len(devices)
+    if isinstance(devices, int) and devices >= 0:
+        if devices > (num_cores := os.cpu_count() or 1):  # GPUs are fewer still
+            raise InputError(f"trainer.devices={devices}: this machine has {num_cores} CPU cores")
+        return devices
+    if devices is None or cfg.trainer.get("accelerator") == "cpu":
+        return 1
+    from lightning import Trainer
+
+    return Trainer(accelerator=cfg.trainer.accelerator, devices=devices, barebones=True).num_devices

@@ -1,0 +1,154 @@
+"""Where the processes of one run meet, and how each gets the run's configuration from rank 0.
+
+Rank 0 serves a store; it puts the configuration there as JSON, so that every rank trains the same.
+"""
+
+import copy
+import json
+import logging
+import os
+import subprocess
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from logging.config import dictConfig
+from typing import TYPE_CHECKING, Any
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationKeyError
+
+from runwright.config.errors import InputError
+from runwright.launch.train_here import train_here
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+JOB = "runwright/job"  # key of the configuration in the store
+PORT = "runwright/port"  # key of the store's port in torchrun's
+
+
+def follow(arguments: Sequence[str]) -> bool:
+    """In a process that torchrun or srun started beside rank 0, do this process's part of rank 0's run.
+
+    Returns:
+        Whether this is such a process. Rank 0 is not: it goes through Hydra, which makes the run directory.
+    """
+    if not started_by_others():
+        return False
+    if {"-m", "--multirun"} & set(arguments):
+        raise InputError(
+            "--multirun: torchrun and srun start the processes of one run, and a sweep starts its own; "
+            "leave them out and set trainer.devices"
+        )
+    if os.environ["RANK"] == "0":
+        return False
+    train_as_told(meet())
+    return True
+
+
+def started_by_others() -> bool:
+    """Whether torchrun or srun started this process as one of several; if srun, say so in torchrun's variables."""
+    env = os.environ
+    if _number("SLURM_STEP_NUM_TASKS", 1) > 1 and "RANK" not in env:
+        first_host = subprocess.run(
+            ["scontrol", "show", "hostnames", env["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
+        ).stdout.split()[0]
+        num_nodes = int(env["SLURM_STEP_NUM_NODES"])
+        env.setdefault("MASTER_ADDR", first_host)
+        env.setdefault("MASTER_PORT", str(15000 + (int(env["SLURM_JOB_ID"]) * 7 + int(env["SLURM_STEP_ID"])) % 15000))
+        env |= {
+            "RANK": env["SLURM_PROCID"],
+            "LOCAL_RANK": env["SLURM_LOCALID"],
+            "GROUP_RANK": env["SLURM_NODEID"],
+            "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
+            "LOCAL_WORLD_SIZE": str(int(env["SLURM_STEP_NUM_TASKS"]) // num_nodes),
+            "TORCHELASTIC_RUN_ID": env["SLURM_JOB_ID"],
+        }
+    if "TORCHELASTIC_RUN_ID" not in env or _number("WORLD_SIZE", 1) == 1:
+        return False
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        _number(name)
+    return True
+
+
+def _number(variable: str, default: int | None = None) -> int:
+    value = os.environ.get(variable, "" if default is None else str(default))
+    if not value.isdecimal():
+        raise InputError(
+            f"{variable}={value}: torchrun and srun set a number here; start with one, or unset its variables"
+        )
+    return int(value)
+
+
+def fit_to_world(cfg: DictConfig) -> None:
+    """Let the trainer's options say what torchrun or srun have started, unless the user said something else."""
+    num_devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    for typed_override in HydraConfig.get().overrides.task:
+        if typed_override.startswith("trainer.devices=") and typed_override != f"trainer.devices={num_devices}":
+            raise InputError(f"{typed_override}: {num_devices} processes were started on this node; leave it out")
+    with open_dict(cfg):
+        cfg.trainer.devices, cfg.trainer.num_nodes = num_devices, int(os.environ["WORLD_SIZE"]) // num_devices
+
+
+def meet(listener: int | None = None) -> "Store":
+    """The store at which the run's processes meet, served by rank 0, on the socket given if there is one."""
+    from torch.distributed import DistNetworkError, TCPStore, default_pg_timeout
+
+    address, port, serves = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), os.environ["RANK"] == "0"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        store = TCPStore(
+            address, port, is_master=serves, wait_for_workers=False, master_listen_fd=listener if serves else None
+        )
+    else:  # torchrun's own store outlives a restart, with what gloo left in it: rank 0 tells there where the new one is
+        agents = TCPStore(address, port, is_master=False, wait_for_workers=False)
+        if serves:
+            store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
+            agents.set(PORT, str(store.port))
+        while not serves:
+            try:
+                store = TCPStore(address, int(agents.get(PORT)), timeout=timedelta(seconds=2), wait_for_workers=False)
+                store.set_timeout(default_pg_timeout)
+                break
+            except DistNetworkError:  # of the attempt before, which has ended
+                time.sleep(0.1)
+        os.environ["MASTER_PORT"] = str(store.port)
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # torch's process group is to use this one, not to open another
+    return store
+
+
+def as_text(cfg: DictConfig) -> str:
+    """A job as JSON: its configuration, with interpolations resolved so that no process does it anew, and Hydra's."""
+    resolved = copy.deepcopy(cfg)
+    for key in resolved:
+        with suppress(InterpolationKeyError):  # of what the run adds: the model's sizes
+            if OmegaConf.is_config(resolved[key]):
+                OmegaConf.resolve(resolved[key])
+            else:
+                resolved[key] = resolved[key]
+    hydra: Any = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
+    hydra["sweep"]["dir"] = HydraConfig.get().sweep.dir  # which refers to the run's name and to this process's time
+    return json.dumps({"cfg": OmegaConf.to_container(resolved), "hydra": hydra})
+
+
+def train_as_told(store: "Store") -> float | None:
+    """Train as rank 0's configuration says, with Hydra's state as it would be in a job of Hydra's."""
+    job = json.loads(store.get(JOB))
+    cfg = OmegaConf.create(job["cfg"])
+    OmegaConf.set_struct(cfg, True)
+    setup_globals()
+    state = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+    with open_dict(state.hydra):  # plugins have added keys
+        state.merge_with({"hydra": job["hydra"]})
+    HydraConfig.instance().set_config(state)
+    hydra = HydraConfig.get()
+    if os.environ["RANK"] == "0":
+        dictConfig(OmegaConf.to_container(hydra.job_logging, resolve=True))  # type: ignore[arg-type]
+    else:  # rank 0 says it
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+    return train_here(cfg)

@@ -1,0 +1,62 @@
+"""One of the processes of a run, as `runwright.launch.supervise` starts them."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from runwright.config.errors import sentence
+from runwright.launch.rendezvous import JOB, meet, train_as_told
+from runwright.rundir.durable import write
+from runwright.signals import Interrupted
+
+
+@dataclass
+class Outcome:
+    """What a worker leaves behind in a file, for its supervisor."""
+
+    best: float | None = None
+    error: str | None = None
+    kind: str = ""  # of the error, where it is one of config.errors
+    trace: str = ""
+    time: float = 0.0
+
+
+def work(outcome_file: Path, listener: int) -> int:
+    """Do this process's part of the run; its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # before there is anything to save, end without a traceback
+    text = sys.stdin.readline() if os.environ["RANK"] == "0" else None
+    if text == "":  # the supervisor has gone
+        return 1
+    threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    outcome = Outcome()
+    try:
+        store = meet(listener)
+        if text is not None:
+            store.set(JOB, text)
+        outcome.best = train_as_told(store)
+    except Interrupted as end:
+        return 128 + end.number
+    except Exception as error:
+        said, outcome.kind = sentence(error), type(error).__name__
+        outcome.error = said or f"{type(error).__name__}: {error}"
+        outcome.trace = "" if said else traceback.format_exc()
+        outcome.time = getattr(error, "raised_at", time.time())
+    write(outcome_file, json.dumps(asdict(outcome)).encode())
+    return 0 if outcome.error is None else 1
+
+
+def _end_with(stream: IO[str]) -> None:
+    """Wait until the supervisor's end of the pipe is closed, then end at once, with all that this process started."""
+    stream.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(work(Path(sys.argv[1]), int(sys.argv[2])))

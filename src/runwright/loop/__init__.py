@@ -1,0 +1,1 @@
+"""What takes part in Lightning's loop: the step, checkpoints, checks of numbers, speed, pruning."""

@@ -1,0 +1,64 @@
+"""An early end for trials of a search that do worse than the others did."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning import Callback, LightningModule, Trainer
+
+from runwright.sweeps.study import JOURNAL, PRUNED, STUDY, open_journal
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+
+class Pruning(Callback):
+    """Reports `monitor` to a trial of an Optuna study after each validation, and stops training where it is pruned.
+
+    Args:
+        journal: of the study, see `open_journal`.
+        number: of this run's trial, which the study knows as running.
+        pruner: decides; it compares values of the same epoch.
+        monitor: a metric of the validation.
+    """
+
+    def __init__(self, journal: Path, number: int, pruner: "BasePruner", monitor: str) -> None:
+        self.journal, self.number, self.pruner, self.monitor = journal, number, pruner, monitor
+        self.reason = ""  # why training was stopped, if it was
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        import optuna
+
+        storage = open_journal(self.journal)
+        study = optuna.load_study(study_name=STUDY, storage=storage, pruner=self.pruner)
+        trial_id = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(STUDY), self.number)
+        self._known_epochs = set(storage.get_trial(trial_id).intermediate_values)  # of a trial that is run again
+        self._trial = optuna.trial.Trial(study, trial_id)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
+            return
+        value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
+        if trainer.strategy.broadcast(trainer.is_global_zero and self._is_hopeless(value, epoch)):
+            self.reason = f"pruned: {self.monitor} {value:.4g} after epoch {epoch}, by {type(self.pruner).__name__}"
+            trainer.should_stop = True
+
+    def _is_hopeless(self, value: float, epoch: int) -> bool:
+        if epoch not in self._known_epochs:
+            self._trial.report(value, epoch)
+            self._known_epochs.add(epoch)
+        if not self._trial.should_prune():
+            return False
+        self._trial.set_user_attr(PRUNED, True)
+        return True
+
+
+def pruning_of(hydra: HydraConf, monitor: str) -> list[Pruning]:
+    """What a job of a search takes. No part of the run's own values, for `from=` starts the run outside the search."""
+    if hydra.mode != RunMode.MULTIRUN or not hydra.sweeper.get("pruner"):
+        return []
+    return [Pruning(Path(hydra.sweep.dir) / JOURNAL, hydra.job.num, instantiate(hydra.sweeper.pruner), monitor)]

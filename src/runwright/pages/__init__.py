@@ -1,0 +1,1 @@
+"""Charts and pages that a browser shows without a network. Imports no torch; uses rundir."""

@@ -1,0 +1,112 @@
+"""A run opened again from its directory alone: data module, model and task, and nothing else of its config."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+from runwright.config.blame import error_context
+from runwright.config.errors import InputError
+from runwright.contracts import Data, Task
+from runwright.rundir.checkpoint import find_checkpoint, read_weights
+from runwright.rundir.files import CONFIG
+from runwright.rundir.trust import check_objects, read_config
+from runwright.training.build import check_contract, make
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A run with the weights of one of its checkpoints.
+
+    `network` maps raw x, (B, *sample_shape) as the data set's files hold it, to the model's output: it normalises.
+    """
+
+    cfg: DictConfig
+    checkpoint: Path
+    data: Any
+    task: Any
+    network: nn.Module
+    output_shape: tuple[int, ...]  # of one sample
+
+
+def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[str] = ()) -> Reopened:
+    """Build a run's data module and task, with the weights of its best or last checkpoint; no data are read.
+
+    Args:
+        run_dir: wherever it lies now, and whoever made it.
+        conf: the project's, whose `trusted.yaml` says what may be built.
+        which: `best` (the last, where none was chosen) or `last`.
+        overrides: `data.key=value`, in place of what was recorded.
+
+    Raises:
+        InputError: something in it is missing, damaged or not to be trusted.
+    """
+    cfg = read_config(run_dir, conf)
+    _override(cfg, overrides)
+    check_objects(run_dir, cfg, conf)
+    path = find_checkpoint(run_dir, which)
+    checkpoint = read_weights(path)
+    data, model = make(cfg, "data"), make(cfg, "model")
+    stand_ins: dict[str, Any] = {"optimizer": _no_optimizer, "scheduler": _no_scheduler}
+    if "param_groups" in cfg.task:  # of whose options only the run's own optimizer knows
+        stand_ins["param_groups"] = ()
+    task = make(cfg, "task", model=model, **stand_ins)
+    for part, kind in ((data, LightningDataModule), (model, nn.Module), (task, LightningModule)):
+        if not isinstance(part, kind):
+            raise InputError(f"{run_dir / CONFIG}: {type(part).__name__} is no {kind.__name__}")
+    check_contract("data", data, Data)
+    check_contract("task", task, Task)
+    try:
+        task.load_state_dict(checkpoint["state_dict"])
+        if type(data).state_dict is not LightningDataModule.state_dict:  # what was fitted, such as normalisation
+            data.load_state_dict(checkpoint[type(data).__qualname__])
+        network = nn.Sequential(data.preprocessing(), model).eval()
+        with torch.inference_mode():
+            output_shape = tuple(network(torch.zeros(1, *data.sample_shape)).shape[1:])
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not the weights of this run's config.yaml: {reason}") from error
+    return Reopened(cfg, path, data, task.eval(), network, output_shape)
+
+
+def evaluate(run: Reopened, download: bool = False) -> dict[str, float]:
+    """The metrics of the test set. Its files have to be there, unless `download`."""
+    with error_context(run.cfg, "data"):
+        if download:
+            run.data.prepare_data()
+        run.data.setup("test")
+    with error_context(run.cfg, "trainer"):
+        trainer = Trainer(
+            devices=1,
+            precision=OmegaConf.select(run.cfg, "trainer.precision") or "32-true",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    (metrics,) = trainer.test(run.task, dataloaders=run.data.test_dataloader(), verbose=False)
+    return dict(metrics)
+
+
+def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.startswith("data.") or OmegaConf.select(cfg, key, default=cfg) is cfg:
+            known = ", ".join(f"data.{key}" for key in cfg.data if not str(key).startswith("_"))
+            raise InputError(f"{override}: only values of data can be set here: {known}")
+    cfg.merge_with_dotlist(list(overrides))
+
+
+def _no_optimizer(parameters: Any) -> SGD:
+    return SGD(parameters, lr=0.0)
+
+
+def _no_scheduler(optimizer: Optimizer, num_steps: float, steps_per_epoch: int) -> Any:
+    raise AssertionError("a reopened run is not trained")

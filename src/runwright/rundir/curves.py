@@ -1,0 +1,67 @@
+"""What a run logged while it trained: from its event files or, where it has none, its metrics.csv."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+from runwright.config.errors import InputError
+from runwright.rundir.files import EVENTS, TABLE
+
+MOST_STEPS = 10**12
+LARGEST = 1e38  # float32's, of which tensors are; more is left out, as what is not finite is
+
+Curves = dict[str, list[tuple[int, float]]]  # tag -> (optimizer steps before it, value) of what was finite, by step
+
+
+def read_curves(run_dir: Path) -> Curves:
+    """Empty where the run kept no curves. What a resumed run logged twice is there once.
+
+    Raises:
+        InputError: a file holds something else.
+    """
+    table = run_dir / TABLE
+    has_events = any(run_dir.glob(EVENTS))
+    points = _events(run_dir) if has_events else _rows(table) if table.is_file() else {}
+    if any(not 0 <= step < MOST_STEPS for values in points.values() for step in values):
+        source = run_dir if has_events else table
+        raise InputError(f"{source}: not the curves of a run: steps go from 0 to {MOST_STEPS:,}")
+    finite = {
+        tag: sorted((step, value) for step, value in values.items() if abs(value) < LARGEST)
+        for tag, values in points.items()
+    }
+    return {tag: values for tag, values in finite.items() if values}
+
+
+def steps_per_epoch(curves: Curves) -> float | None:
+    """Of the first epoch, which is whole unless it is the only one; None where nothing tells."""
+    epochs = dict(curves.get("epoch", []))
+    ends = [(step, epochs[step]) for step, _ in curves.get("train_loss", []) if step in epochs]
+    return (ends[0][0] + 1) / (ends[0][1] + 1) if ends and ends[0][1] >= 0 else None
+
+
+def _events(run_dir: Path) -> dict[str, dict[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every file
+    none = dict.fromkeys(("images", "audio", "histograms", "compressedHistograms", "tensors"), 1)
+    try:
+        events: Any = EventAccumulator(str(run_dir), size_guidance={**none, "scalars": 0}).Reload()
+    except Exception as error:  # whatever a damaged file makes its parsers raise
+        raise InputError(f"{run_dir}: its event files cannot be read: {error}") from error
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+
+
+def _rows(table: Path) -> dict[str, dict[int, float]]:
+    points: dict[str, dict[int, float]] = {}
+    try:
+        with table.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                for tag, value in row.items():
+                    if tag != "step" and value:
+                        points.setdefault(tag, {})[int(row["step"])] = float(value)
+    except (ValueError, LookupError, TypeError, csv.Error) as error:
+        raise InputError(f"{table}: not the curves of a run: {error}") from error
+    return points

@@ -1,0 +1,56 @@
+"""Signals that ask a run to end: it finishes its batch, saves, and exits with 128 + n. A second one ends it at once."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, a scheduler's order to end, SLURM's warning of it
+
+
+class Interrupted(BaseException):
+    """A signal has ended the run. No Exception, so that nobody takes it for a failure."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Signals:
+    """The signals of one run. A signal raises `Interrupted`: at once or, where `deferred`, when the run says so."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        """Number of the signal that came while `deferred`; 0 for none."""
+        self.deferred = False
+        """Whether the run will look at `pending` by itself, at a point from which it can be resumed."""
+
+    def listen(self) -> None:
+        """Handle the signals; again where a library has since put a handler of its own in the way."""
+        if threading.current_thread() is threading.main_thread() and not self.pending:
+            for number in ENDING:
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        for each in ENDING:
+            signal.signal(each, signal.SIG_DFL)
+        if not self.deferred:
+            raise Interrupted(number)
+        self.pending = number
+        name = signal.Signals(number).name
+        print(f"{name}: finishing the batch; another one ends at once", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def handle_signals() -> Iterator[Signals]:
+    """Within this, `ENDING` signals end the run as `Signals` says; afterwards the handlers are those of before."""
+    signals = Signals()
+    before = [signal.getsignal(number) for number in ENDING]
+    signals.listen()
+    try:
+        yield signals
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in zip(ENDING, before, strict=True):
+                signal.signal(number, handler)

@@ -1,0 +1,85 @@
+"""All combinations of the values given, as a sweeper of Hydra's."""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from runwright.config.arguments import complaining
+from runwright.config.errors import InputError
+from runwright.sweeps.names import job_name
+
+
+class GridSweeper(Sweeper):
+    """What Hydra's basic sweeper does, but each job is composed once, by the launcher, and a failed one stops no other.
+
+    Hydra's own composes all jobs before the first one starts, to see whether they can be; the check of the command line
+    has done that for each value by then. Its place in hydra._internal is no place to derive a class from.
+
+    Args:
+        max_batch_size: jobs handed to the launcher at a time; None for all.
+        params: key -> values; the command line replaces some and adds others.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: DictConfig | None) -> None:
+        if max_batch_size is not None and (not isinstance(max_batch_size, int) or max_batch_size < 1):
+            raise ValueError(f"max_batch_size must be null or a whole number of at least 1, got {max_batch_size}")
+        self.max_batch_size = max_batch_size
+        self.params: dict[Any, str] = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.cfg, self.parser = config, OverridesParser.create(config_loader=hydra_context.config_loader)
+        self.jobs = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        with complaining():
+            directory = Path(self.cfg.hydra.sweep.dir)
+            directory.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.cfg, directory / "multirun.yaml")
+            combinations = list(product(*map(_alternatives, merged(self.parser, self.params, arguments))))
+            size = self.max_batch_size or len(combinations)
+            for first in range(0, len(combinations), size or 1):
+                batch = enumerate(map(list, combinations[first : first + size]), first)
+                jobs = [[*job, subdir(number, job, directory)] for number, job in batch]
+                raise_if_debugged(self.jobs.launch(jobs, initial_job_idx=first))
+
+
+def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]) -> list[Override]:
+    """A sweeper's own parameters and the command line's, which replace those of the same key."""
+    typed = parser.parse_overrides(arguments)
+    keys = {override.get_key_element() for override in typed}
+    own = [f"{key}={values}" for key, values in params.items() if key not in keys]
+    return [*parser.parse_overrides(own), *typed]
+
+
+def subdir(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
+    """The override that names a job's directory."""
+    return f"hydra.sweep.subdir='{job_name(number, overrides, sweep_dir)}'"
+
+
+def raise_if_debugged(results: Sequence[JobReturn]) -> None:
+    """With HYDRA_FULL_ERROR=1 raise what a job failed with; else the leaderboard tells, and the job's error.txt."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        for result in results:
+            _ = result.return_value  # raises it
+
+
+def _alternatives(override: Override) -> Iterator[str]:
+    key = override.get_key_element()
+    if override.is_discrete_sweep():
+        yield from (f"{key}={value}" for value in override.sweep_string_iterator())
+    elif override.is_sweep_override():
+        raise InputError(f"{override.input_line}: a grid takes values; hydra/sweeper=optuna searches an interval")
+    else:
+        yield override.input_line or ""

@@ -1,0 +1,21 @@
+"""The Optuna study of a search: where it lies, and what its trials are marked with."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runwright.rundir.files import STUDY as FOLDER
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+JOURNAL = f"{FOLDER}/journal"  # in the directory of the sweep
+STUDY = "search"
+PRUNED = "pruned"  # attribute of a trial, by which the search knows that its run did not go to its end
+
+
+def open_journal(path: Path) -> "BaseStorage":
+    """A file that any number of processes can add to, and that a process killed at any moment leaves readable."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(path)))

@@ -1,0 +1,100 @@
+"""Everything that a run is made of, built from the configuration before any data are read."""
+
+from collections.abc import Sequence
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from runwright.config.blame import error_context
+from runwright.config.errors import InputError
+from runwright.config.values import check_values
+from runwright.contracts import CheckedCallback, Data, Task
+from runwright.loop.checkpoint_io import DurableCheckpoints
+from runwright.loop.step import NoProfiler, TrainingEpoch
+from runwright.training.checks import check_devices
+
+
+def construct(
+    cfg: DictConfig, run_dir: Path, typed: Sequence[str] = (), others: Sequence[Callback] = ()
+) -> tuple[Any, Any, Trainer]:
+    """Data module, task and trainer, before any data are read: their constructors know which values make sense.
+
+    Args:
+        cfg: the configuration; the sizes of the model's input and output are added to it.
+        run_dir: where loggers and checkpoints write.
+        typed: the user's overrides, to name in an error.
+        others: callbacks beside those of the configuration.
+
+    Returns:
+        Data that fulfil `contracts.Data`, a task that fulfils `contracts.Task`, and the trainer.
+
+    Raises:
+        InputError: a value that makes no sense, with its key.
+    """
+    check_values(cfg)
+    seed_everything(cfg.seed, verbose=False)
+    build = partial(make, cfg, typed=typed)
+    data = build("data")
+    check_contract("data", data, Data)
+    with error_context(cfg, "data", typed), open_dict(cfg.model):  # sizes follow the data, and are recorded
+        cfg.model.sample_shape, cfg.model.num_outputs = list(data.sample_shape), data.num_outputs
+    model = build("model")
+    if cfg.get("compile"):
+        with error_context(cfg, "compile", typed):
+            model.compile(mode=cfg.compile)
+    optimizer, scheduler = build("optimizer"), build("scheduler")
+    with error_context(cfg, "optimizer", typed):
+        trial = optimizer(list(model.parameters()))
+    with error_context(cfg, "scheduler", typed):
+        is_endless = cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1
+        scheduler(trial, num_steps=inf if is_endless else 1000, steps_per_epoch=10)
+    task = build("task", model=model, optimizer=optimizer, scheduler=scheduler)
+    check_contract("task", task, Task)
+    task.example_input_array = torch.zeros(1, *data.sample_shape)  # of which TensorBoard's graph is made
+    loggers = [build(f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
+    callbacks = []
+    for name in cfg.get("callbacks") or {}:
+        callback = build(f"callbacks.{name}")
+        if isinstance(callback, CheckedCallback):
+            with error_context(cfg, f"callbacks.{name}", typed):
+                callback.check(task)
+        callbacks.append(callback)
+    callbacks += others
+    if not loggers:  # these two refuse a trainer without a logger
+        callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
+    extras: dict[str, Any] = {"plugins": [DurableCheckpoints()]}
+    is_direct = cfg.get("step_loop") == "direct"
+    if is_direct and not cfg.trainer.profiler:
+        extras["profiler"] = NoProfiler()
+    trainer = build("trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir, **extras)
+    if is_direct:
+        TrainingEpoch.install(trainer)
+    check_devices(cfg, trainer, data.batch_size)
+    return data, task, trainer
+
+
+def make(cfg: DictConfig, key: str, typed: Sequence[str] = (), **arguments: Any) -> Any:
+    """Build what a section of the configuration describes, from plain values; a `_partial_` stays a callable."""
+    with error_context(cfg, key, typed):
+        section = OmegaConf.select(cfg, key)
+        factory = instantiate(section, _convert_="all", _partial_=True)
+        return factory if section.get("_partial_") else factory(**arguments)
+
+
+def check_contract(key: str, part: object, contract: type) -> None:
+    """Raise an InputError that names what a part lacks of `contracts.Data` or `contracts.Task`."""
+    if not isinstance(part, contract):
+        members = {*vars(contract), *getattr(contract, "__annotations__", {})}
+        missing = sorted(name for name in members if not name.startswith("_") and not hasattr(part, name))
+        own = type(part)
+        raise InputError(
+            f"{key}: {own.__module__}.{own.__qualname__} lacks {', '.join(missing)}; "
+            f"runwright.contracts.{contract.__name__} says what they are, and is a base class for most of them"
+        )

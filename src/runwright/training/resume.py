@@ -1,0 +1,126 @@
+"""Going on with a run that was stopped or killed, in its own directory, to the bits of one that was not."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from runwright.config.errors import InputError, OccupiedError
+from runwright.config.keys import LENGTHS, may_change
+from runwright.config.walk import as_typed, leaves_of
+from runwright.rundir.checkpoint import DamagedCheckpointError, read_checkpoint
+from runwright.rundir.durable import write
+from runwright.rundir.files import CHECKPOINTS, CONFIG, LAST, PREVIOUS, TABLE
+from runwright.rundir.read import read_metrics, read_values
+from runwright.training import record
+
+log = logging.getLogger(__name__)
+
+LENGTH = (*LENGTHS, "trainer.max_time")
+
+
+def recorded(run_dir: Path) -> DictConfig | None:
+    """The configuration of the run that this directory holds, if it holds one."""
+    return OmegaConf.create(read_values(run_dir)) if (run_dir / CONFIG).is_file() else None
+
+
+def finished(run_dir: Path, changed: dict[str, str]) -> dict[str, Any] | None:
+    """The metrics of a run that has come to its end, unless that has been moved."""
+    return None if set(changed) & set(LENGTH) else read_metrics(run_dir) or None
+
+
+def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
+    """Key -> `old value -> new value`, of what may change.
+
+    Raises:
+        InputError: what may not has changed.
+    """
+    before, after = _leaves(old), _leaves(new)
+    keys = [key for key in before | after if key != "resume" and before.get(key) != after.get(key)]
+    found = {key: f"{as_typed(before.get(key))} -> {as_typed(after.get(key))}" for key in keys}
+    refused = [key for key in keys if not may_change(key)]
+    length = new.scheduler.get("run_length_as")
+    if length is not None and new.scheduler.get(length) is None:  # the schedule spans the run
+        refused += [key for key in keys if key in LENGTHS]
+    if refused:
+        lines = [f"{run_dir}: a run goes on with the values it has, but these differ:"]
+        lines += [f"  {key}: {found[key]}" for key in refused]
+        if set(refused) <= set(LENGTH):
+            lines.append(f"  (scheduler.{length}, which was not given, follows them)")
+        raise InputError("\n".join([*lines, f"from={run_dir} with other values starts a run of its own"]))
+    return found
+
+
+def _leaves(cfg: DictConfig) -> dict[str, Any]:
+    return {key: value for section in cfg for key, value in leaves_of(cfg, str(section))}
+
+
+def start(
+    run_dir: Path, cfg: DictConfig, overrides: Sequence[str], changed: dict[str, str], trainer: Trainer
+) -> Path | None:
+    """Let the directory say what the run goes on with; the checkpoint it goes on from, None for its beginning.
+
+    Raises:
+        InputError: the run is past its new end, or another process has brought it to its end by now.
+    """
+    if finished(run_dir, changed):
+        raise OccupiedError(f"{run_dir}: another process has just finished this run")
+    path, epoch, step = _newest_checkpoint(run_dir)
+    if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < epoch:
+        raise InputError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {run_dir} has trained for {epoch} epochs")
+    record.restart(run_dir, cfg, overrides)
+    if trainer.is_global_zero:
+        _continue_logs(trainer, step)
+        where = f"goes on after step {step:,} (epoch {epoch})" if path else "starts at its beginning"
+        log.info("\n".join([f"{run_dir} {where}", *(f"  {key}: {change}" for key, change in changed.items())]))
+    return path
+
+
+def _newest_checkpoint(run_dir: Path) -> tuple[Path | None, int, int]:
+    """The newest checkpoint that is whole, with its epoch and step."""
+    for path in (run_dir / CHECKPOINTS / LAST, run_dir / CHECKPOINTS / PREVIOUS):
+        try:
+            loaded = read_checkpoint(path)
+            return path, loaded["epoch"], loaded["global_step"]
+        except FileNotFoundError:
+            continue
+        except DamagedCheckpointError as error:
+            log.warning("%s; the one before it is used", error)
+    return None, 0, 0
+
+
+def _continue_logs(trainer: Trainer, step: int) -> None:
+    """Let each logger go on with what it had logged below this step; what came later will be logged again."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, TensorBoardLogger):
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+
+            restart = SessionLog(status=SessionLog.START)  # where readers drop what had this step or a later one
+            logger.experiment.file_writer.add_event(Event(step=step, session_log=restart))
+        elif isinstance(logger, CSVLogger):
+            _continue_csv(logger, step)
+
+
+def _continue_csv(logger: CSVLogger, step: int) -> None:
+    file = Path(logger.log_dir) / TABLE
+    aside = file.with_suffix(".aside")  # for the logger deletes what it finds when it starts
+    if file.exists():
+        file.replace(aside)
+    writer = logger.experiment
+    if aside.exists():
+        with aside.open(newline="") as lines:
+            reader = csv.DictReader(lines)
+            rows = [row for row in reader if row["step"] and int(row["step"]) < step]
+            writer.metrics_keys = list(reader.fieldnames or [])
+        text = StringIO(newline="")
+        table = csv.DictWriter(text, writer.metrics_keys)
+        table.writeheader()
+        table.writerows(rows)
+        write(file, text.getvalue().encode())
+        aside.unlink()

@@ -1,0 +1,116 @@
+"""A run, top to bottom."""
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning import Callback
+from omegaconf import DictConfig
+
+from runwright.config.blame import error_context
+from runwright.config.defaults import differences_from_defaults
+from runwright.config.errors import InputError
+from runwright.loggers import tensorboard
+from runwright.loggers.terminal import print_config
+from runwright.loop.checkpoints import LastCheckpoint
+from runwright.rundir.read import read_overrides, read_provenance
+from runwright.signals import handle_signals
+from runwright.training import record, resume
+from runwright.training.build import construct
+from runwright.training.checks import check_lengths, check_monitors
+from runwright.training.weights import start_from
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = (), callbacks: Sequence[Callback] = ()
+) -> float | None:
+    """Train and test what the configuration says, into the directory; resume the run there if it says so.
+
+    Args:
+        cfg: as composed of conf/.
+        run_dir: of this run alone.
+        overrides: what was typed in place of the defaults, to be recorded.
+        callbacks: beside those of the configuration, and no part of what is recorded.
+
+    Returns:
+        The monitored metric's best value, for a sweeper; None if nothing logged it.
+
+    Raises:
+        InputError: bad values, found before the first step.
+        Interrupted: a signal came.
+    """
+    started = time.time()
+    quiet_libraries()
+    with handle_signals() as signals:
+        before = resume.recorded(run_dir) if cfg.resume else None
+        validation = record.LastValidation()
+        data, task, trainer = construct(cfg, run_dir, overrides, [*callbacks, validation])
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.signals = signals
+        changed = {} if before is None else resume.changes(run_dir, before, cfg)
+        if before is not None and (metrics := resume.finished(run_dir, changed)):
+            value = "-" if metrics["best"] is None else f"{metrics['best']:.4g}"
+            log.info("%s is finished: %s; best %s %s", run_dir, metrics["stopped"], metrics["monitor"], value)
+            return metrics["best"]
+
+        trainer.strategy.setup_environment()  # joins the other processes, where there are any
+        with error_context(cfg, "data", overrides):
+            if trainer.local_rank == 0:
+                data.prepare_data()
+            trainer.strategy.barrier()
+            data.setup()
+        has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
+        logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
+        check_monitors(cfg, logged, has_validation)
+        check_lengths(cfg, data)
+        try:
+            task.check(data)
+        except ValueError as error:
+            raise InputError(f"task.{error}") from error
+
+        if cfg.get("init_from") and before is None:
+            start_from(task.model, Path(cfg.init_from))
+        typed_before, starts = ([], []) if before is None else (read_overrides(run_dir), read_provenance(run_dir))
+        differences = differences_from_defaults(cfg, [*typed_before, *overrides])
+        if before is None:
+            record.start(run_dir, cfg, overrides)
+            if trainer.is_global_zero:
+                print_config(cfg, differences)
+        with record.sole_writer(run_dir):
+            checkpoint = None if before is None else resume.start(run_dir, cfg, overrides, changed, trainer)
+            git = record.provenance(run_dir, started, starts, task)
+            record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
+            if checkpoint is None:
+                tensorboard.log_layout(trainer, logged, overrides, differences, git)
+            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            outcome = record.outcome_of_fit(trainer, cfg, run_dir)  # before the test replaces metrics and states
+            if cfg.test:
+                best = record.best_checkpoint(trainer) if has_validation else None
+                trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+                outcome["test"] = record.metrics_of(trainer)
+            outcome["differences"] = differences
+            is_resumed = checkpoint is not None
+            record.finish(run_dir, cfg, trainer, outcome, started, is_resumed, validation.step)
+        return outcome["best"]
+
+
+def quiet_libraries() -> None:
+    """Silence what Lightning and torch say of themselves and not of the run."""
+    for message in (
+        ".*LeafSpec.*",  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
+        ".*Total length of `list`.*",  # no validation loaders are an empty list of them
+        ".*exists and is not empty.*",  # the CSV logger finds config.yaml there, a resumed run its checkpoints
+        ".*sync_dist=True.*",  # torchmetrics have reduced what is logged
+        ".*smaller than the logging interval.*",  # a short epoch is logged at its first batch
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # their INFO is about devices and products
+    for table in ("profilers", "callbacks.model_summary"):  # but for these, which were asked for
+        logging.getLogger(f"lightning.pytorch.{table}").setLevel(logging.INFO)
