@@ -47,7 +47,7 @@ def fit(caplog, callbacks, val_size=0.2, **options):
         enable_model_summary=False,
         **{"max_epochs": 3, **options},
     )
-    with caplog.at_level(logging.INFO, logger="litmlp"):
+    with caplog.at_level(logging.INFO, logger="runwright"):
         trainer.fit(task, datamodule=Iris(batch_size=32, val_size=val_size))
         trainer.test(task, datamodule=Iris(batch_size=32, val_size=val_size), verbose=False)
     return [record.getMessage() for record in caplog.records if record.name == "runwright.loggers.progress"]

@@ -46,7 +46,7 @@ def test_each_epoch_has_its_speed_and_steps_pay_nothing_for_it(tmp_path):
 
 
 def test_a_profile_prints_ten_items_and_writes_a_trace_that_viewers_read(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, logger="litmlp"):
+    with caplog.at_level(logging.INFO, logger="runwright"):
         fit(tmp_path, Profile(num_steps=1))
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert sum(event["name"].startswith("ProfilerStep#") and event["ph"] == "X" for event in events) == 1

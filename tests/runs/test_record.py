@@ -87,7 +87,7 @@ def test_checkpoints_hold_tensors_and_plain_values(cli: Callable[..., Result]) -
 
 def test_the_log_tells_what_the_terminal_did(cli: Callable[..., Result]) -> None:
     result = cli(*SMALL)
-    log = re.sub(r"^\[[^]]+\]\[litmlp[^]]+\]\[INFO\] ", "", (result.run_dir / "train.log").read_text(), flags=re.M)
+    log = re.sub(r"^\[[^]]+\]\[[^]]+\]\[INFO\] ", "", (result.run_dir / "train.log").read_text(), flags=re.M)
     assert log == result.out
     assert [line for line in log.splitlines() if line.startswith(f"epoch {EPOCHS}/{EPOCHS}")]
 

@@ -15,9 +15,12 @@ import psutil
 import pytest
 import yaml
 from conftest import SCRIPT, Result
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
+from runwright.config.keys import EXTRAS
 from runwright.launch.sharing import gpus_of
+from runwright.sweeps.grid import GridSweeper
 from runwright.sweeps.names import job_name, run_name
 
 QUICK = ["trainer.max_epochs=1", "model.hidden=[16]", "trainer.accelerator=cpu"]
@@ -49,30 +52,37 @@ def test_the_directories_of_a_sweep(cli: Callable[..., Result]) -> None:
     assert left == {"sweep.yaml", "multirun.yaml", "summary.json", "summary.csv"}
 
 
-def test_jobs_that_were_checked_are_composed_once(cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    composed = []
-    compose = ConfigLoaderImpl.load_sweep_config
+class Recorder:
+    """In place of a launcher: keeps what it is given, and runs nothing."""
 
-    def counted(*args: Any, **options: Any) -> Any:
-        composed.append(options.get("sweep_overrides", args[-1]))
-        return compose(*args, **options)
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[list[str]], int]] = []
 
-    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
-    assert cli("-m", *QUICK, "seed=1,2").status == 0
-    assert len(composed) == 2
-    composed.clear()
-    assert cli("-m", *QUICK, "seed=1,2", "--config-dir=.").status == 0  # which the check does not look into
-    assert len(composed) == 4
+    def launch(self, jobs: list[list[str]], initial_job_idx: int) -> list[Any]:
+        self.batches.append((jobs, initial_job_idx))
+        return []
+
+
+@pytest.mark.parametrize("size", [None, 1, 4, 5])
+def test_a_grid_hands_all_combinations_to_the_launcher_in_their_order(tmp_path: Path, size: int | None) -> None:
+    sweeper = GridSweeper(size, OmegaConf.create({"seed": "range(2)", "optimizer.lr": "1,2"}))
+    sweeper.cfg = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    sweeper.parser, sweeper.jobs = OverridesParser.create(), Recorder()
+    sweeper.sweep(["optimizer.lr=0.1,'0.2',3", "test=false"])  # replaces the configuration's values of the key
+    jobs = [job for batch, _ in sweeper.jobs.batches for job in batch]
+    assert [(job[0], job[1], job[2]) for job in jobs] == [
+        (f"seed={seed}", f"optimizer.lr={lr}", "test=false") for seed in (0, 1) for lr in ("0.1", "'0.2'", "3")
+    ]
+    assert [job[3].startswith(f"hydra.sweep.subdir='{number}-") for number, job in enumerate(jobs)] == [True] * 6
+    assert [first for _, first in sweeper.jobs.batches] == list(range(0, 6, size or 6))
 
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_extra(
     cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "hydra._internal.config_loader_impl.ConfigLoaderImpl.get_group_options", lambda *args, **options: ["basic"]
-    )
-    result = cli("-m", "hydra/launcher=joblib")
-    assert (result.status, result.err) == (2, "hydra/launcher=joblib: uv sync --extra sweep installs it\n")
+    monkeypatch.setitem(EXTRAS, "hydra/launcher=elsewhere", "sweep")
+    result = cli("-m", "hydra/launcher=elsewhere")
+    assert (result.status, result.err) == (2, "hydra/launcher=elsewhere: uv sync --extra sweep installs it\n")
 
 
 def test_jobs_for_slurm_take_slurm(cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +104,7 @@ def test_jobs_side_by_side_get_different_gpus(slot: int, num_gpus: int, taken: l
 def test_living_processes_have_different_slots(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from runwright.launch.sharing import take_slot; "
-        "print(take_slot(Path(sys.argv[1])), flush=True); sys.stdin.read()"
+        "slot, lock = take_slot(Path(sys.argv[1])); print(slot, flush=True); sys.stdin.read()"
     )
     start = lambda: subprocess.Popen(  # noqa: E731
         [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

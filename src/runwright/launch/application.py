@@ -14,7 +14,6 @@ from typing import Any
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -36,10 +35,8 @@ from runwright.rundir.create import Created
 from runwright.rundir.files import CONFIG, ERROR, LOG, SWEEP
 from runwright.rundir.trust import check_objects
 from runwright.signals import Interrupted
-from runwright.sweeps.grid import GridSweeper
 from runwright.sweeps.leaderboard import compare, find_runs
 from runwright.sweeps.names import record_command, run_name
-from runwright.sweeps.search import OptunaSweeper
 from runwright.sweeps.table import show, write_summary
 
 
@@ -69,8 +66,6 @@ def run(main: Callable[[], Any], conf: str) -> None:
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback per line
     # Under `uv run`, Ray would give its workers a copy of the project, and the runs would be written there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    for sweeper in (GridSweeper, OptunaSweeper):
-        Plugins.instance().register(sweeper)
     try:
         if follow(sys.argv):
             return
@@ -139,8 +134,9 @@ def _check_jobs(jobs: Sequence[Job], command: Command) -> None:
         HydraConfig.instance().set_config(cfg)  # to which values refer
         if i == 0:
             for part in ("sweeper", "launcher"):
-                with error_context(cfg, f"hydra.{part}", command.overrides):
-                    instantiate(cfg.hydra[part])
+                if not cfg.hydra[part]._target_.startswith("hydra."):  # Hydra's own take no values that could be bad
+                    with error_context(cfg, f"hydra.{part}", command.overrides):
+                        instantiate(cfg.hydra[part])
             check_launcher(cfg.hydra.launcher)
         num_processes(cfg)
         construct(cfg, Path(), job.overrides)

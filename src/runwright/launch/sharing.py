@@ -1,14 +1,16 @@
 """What the jobs of a sweep that run side by side share of one machine."""
 
-import fcntl
 import os
 import shutil
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from runwright.config.errors import InputError
@@ -33,16 +35,19 @@ def share_machine(launcher: DictConfig, sweep_dir: Path, num_processes: int) -> 
 
 
 @cache  # once: a process runs one job after the other, and CUDA reads CUDA_VISIBLE_DEVICES once
-def _join_pool(sweep_dir: Path, num_gpus: int) -> None:
+def _join_pool(sweep_dir: Path, num_gpus: int) -> FileLock | None:
+    """The lock on this process's slot, to be held as long as it lives."""
     os.environ["TTY_COMPATIBLE"] = "0"  # rich then prints lines, as to a file: bars would overwrite each other
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     from torch import cuda
 
-    if cuda.is_available():
-        slot = take_slot(sweep_dir)
-        devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        names = devices if devices != [""] else [str(i) for i in range(cuda.device_count())]
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(slot, num_gpus, names))
+    if not cuda.is_available():
+        return None
+    slot, lock = take_slot(sweep_dir)
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = devices if devices != [""] else [str(i) for i in range(cuda.device_count())]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(slot, num_gpus, names))
+    return lock
 
 
 def gpus_of(slot: int, num_gpus: int, names: Sequence[str]) -> list[str]:
@@ -50,18 +55,14 @@ def gpus_of(slot: int, num_gpus: int, names: Sequence[str]) -> list[str]:
     return [names[(slot * num_gpus + i) % len(names)] for i in range(min(num_gpus, len(names)))]
 
 
-def take_slot(sweep_dir: Path) -> int:
-    """The lowest number that no other living process of this sweep has, for as long as this one lives."""
-    number = 0
-    while True:
-        file = os.open(sweep_dir / SLOT.format(number), os.O_CREAT | os.O_WRONLY)  # open until this process ends
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            number += 1
-        else:
-            return number
+def take_slot(sweep_dir: Path) -> tuple[int, FileLock]:
+    """The lowest number that no other living process of this sweep has, and the lock by which it is held."""
+    for number in count():
+        lock = FileLock(sweep_dir / SLOT.format(number), blocking=False)
+        with suppress(Timeout):
+            lock.acquire()
+            return number, lock
+    raise AssertionError  # count() has no end
 
 
 def remove_slots(sweep_dir: Path) -> None:

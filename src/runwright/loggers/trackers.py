@@ -4,17 +4,16 @@ Where they report to is this machine's to say, by the environment variables of e
 Metrics that a killed run had logged after its last checkpoint are logged again, with the same values.
 """
 
-import fcntl
 import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
@@ -39,7 +38,9 @@ class MLflow(MLFlowLogger):
         database = Path(uri.removeprefix("sqlite:///"))
         if database != Path(uri) and not database.parent.is_dir():
             raise ValueError(f"MLFLOW_TRACKING_URI={uri}: there is no directory {database.parent}")
-        with nullcontext() if database == Path(uri) else _locked(database):
+        # MLflow makes a new database's tables in each process that finds none. The lock is on a file of its own: on
+        # some file systems one on the database itself would shut SQLite out.
+        with nullcontext() if database == Path(uri) else FileLock(f"{database}.lock"):
             super().__init__(
                 experiment_name=experiment_name,
                 run_name=save_dir.name,
@@ -116,14 +117,6 @@ class WandB(WandbLogger):
         super().finalize(status)
         if status != "success" and self._experiment is not None:
             self._experiment.finish(exit_code=1)
-
-
-@contextmanager
-def _locked(database: Path) -> Iterator[None]:
-    """For MLflow makes a new database's tables in each process that finds none."""
-    with database.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _require(package: str) -> None:

@@ -19,8 +19,6 @@ from runwright.sweeps.leaderboard import Row, natural
 from runwright.sweeps.table import as_columns
 
 MOST_ROWS, MOST_CURVES, MOST_KEYS, MOST_CELLS = 100, 100, 8, 20  # that a table, a chart or a page has room for
-# Two-sided 95 % limits of Student's t for 1, 2, ... degrees of freedom; beyond, its expansion about the normal one.
-LIMITS = (12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
 def report_sweep(folder: Path, rows: Sequence[Row]) -> Path:
@@ -161,6 +159,8 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
 
 def _margin(ours: Mapping[Any, float], theirs: Mapping[Any, float], over: str) -> tuple[float, str]:
     """What the difference of two means is uncertain by, and what that is taken over: pairs, where there are some."""
+    from scipy.special import stdtrit  # here, for most reports do without it
+
     if set(ours) == set(theirs):
         error = stdev(theirs[key] - ours[key] for key in ours) / sqrt(len(ours))
         how = f"{len(ours)} pairs of the same {over}"
@@ -168,7 +168,7 @@ def _margin(ours: Mapping[Any, float], theirs: Mapping[Any, float], over: str) -
         error = sqrt(sum(stdev(each.values()) ** 2 / len(each) for each in (ours, theirs)))
         how = f"{len(ours)} and {len(theirs)} runs"
     degrees = min(len(ours), len(theirs)) - 1
-    return error * (LIMITS[degrees - 1] if degrees <= len(LIMITS) else 1.96 + 2.37 / degrees + 2.82 / degrees**2), how
+    return error * float(stdtrit(degrees, 0.975)), how  # Student's t, 95 % two-sided
 
 
 def _scores(row: Row) -> dict[tuple[Any, ...], float]:

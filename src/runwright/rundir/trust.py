@@ -55,7 +55,7 @@ class Trusted:
     packages: tuple[str, ...]
     """Of whose classes a run may be built."""
     functions: tuple[str, ...]
-    """Modules whose functions may be called, too."""
+    """Modules whose functions may be called, too, outside of data, model and task."""
 
 
 def read_trusted(conf: Path) -> Trusted:
@@ -121,7 +121,8 @@ def check_objects(run_dir: Path, cfg: DictConfig, conf: Path, to_train: bool = F
             target = get_object(name)
         except Exception as error:  # whatever a stranger's name may lead to
             raise _refusal(run_dir / CONFIG, key, name) from error
-        may_be_called = inspect.isfunction(target) and target.__module__ in trusted.functions
+        is_part = key.partition(".")[0] in PARTS
+        may_be_called = inspect.isfunction(target) and target.__module__ in trusted.functions and not is_part
         is_known = (inspect.isclass(target) or may_be_called) and isinstance(target.__module__, str)
         if not is_known or not _is_below(f"{target.__module__}.{target.__qualname__}", _packages(key, trusted)):
             raise _refusal(run_dir / CONFIG, key, name)
