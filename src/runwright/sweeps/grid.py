@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.arguments import complaining
 from runwright.config.errors import InputError
+from runwright.config.walk import quoted
 from runwright.sweeps.names import job_name
 
 
@@ -65,7 +66,7 @@ def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]
 
 def subdir(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
     """The override that names a job's directory."""
-    return f"hydra.sweep.subdir='{job_name(number, overrides, sweep_dir)}'"
+    return f"hydra.sweep.subdir={quoted(job_name(number, overrides, sweep_dir))}"
 
 
 def raise_if_debugged(results: Sequence[JobReturn]) -> None:
