@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from runwright.contracts import Prediction, Stage, Task
+from runwright.contracts import Mode, Prediction, Stage, Task
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -77,6 +77,13 @@ class SupervisedTask(LightningModule, Task):
         if stage == "train":
             return ["train_loss"]
         return [f"{stage}_{name}" for name in self._score_names]
+
+    def mode_of(self, key: str) -> Mode | None:
+        if key.endswith("loss"):
+            return "min"
+        metric = dict(self.val_scores.items(keep_base=True, copy_state=False)).get(key.partition("_")[2])
+        more_is_better = getattr(metric, "higher_is_better", None)
+        return {True: "max", False: "min"}.get(more_is_better) if isinstance(more_is_better, bool) else None
 
     @property
     def outputs_are(self) -> str:

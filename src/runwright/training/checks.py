@@ -1,33 +1,84 @@
 """Parts that do not go together, found before the first step."""
 
+from math import inf
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.errors import InputError
+from runwright.contracts import Task
+
+WORDS = {"min": "less", "max": "more"}
+
+
+def loader_of(data: Any, stage: str) -> Any:
+    """The data's loader of a stage; None where the data define none."""
+    name = f"{stage}_dataloader"
+    return getattr(data, name)() if is_overridden(name, data) else None
+
+
+def num_batches(loader: Any) -> float:
+    """Of a loader, or of several; infinite where it is not known before they are read."""
+    if loader is None:
+        return 0
+    try:
+        return len(loader)
+    except (TypeError, RuntimeError, NotImplementedError):  # of an iterable data set, of loaders not begun
+        return inf
 
 
 def check_lengths(cfg: DictConfig, data: Any) -> None:
-    """A fraction of the batches is at least one, where they can be counted."""
+    """There is something to train on and to test, and a fraction of the batches is at least one."""
     for stage in ("train", "val", "test"):
-        key, loader = f"limit_{stage}_batches", getattr(data, f"{stage}_dataloader")()
-        limit = cfg.trainer.get(key)
-        if isinstance(limit, float) and hasattr(loader, "__len__") and len(loader) and 0 < limit * len(loader) < 1:
-            raise InputError(
-                f"trainer.{key}={limit:g}: is none of the {len(loader)} batches; a count is a whole number"
-            )
+        key, length = f"trainer.limit_{stage}_batches", num_batches(loader_of(data, stage))
+        limit = OmegaConf.select(cfg, key)
+        if length == 0 and stage == "train":
+            raise InputError("data: there is nothing to train on, train_dataloader() gives no batches")
+        if length == 0 and stage == "test" and cfg.test:
+            raise InputError("test=true: there is nothing to test, test_dataloader() gives no batches; set test=false")
+        if isinstance(limit, float) and 0 < length < inf and 0 < limit * length < 1:
+            raise InputError(f"{key}={limit:g}: is none of the {length} batches; a count is a whole number")
 
 
 def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
     """The options go together, and a batch can be shared among the processes."""
-    if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
+    clips, precision = cfg.trainer.get("gradient_clip_val"), cfg.trainer.get("precision")
+    if clips and "mixed" in str(precision) and cfg.optimizer.get("fused"):
         raise InputError(
-            f"optimizer.fused=true: a fused optimizer cannot clip gradients in precision {cfg.trainer.precision}; "
+            f"optimizer.fused=true: a fused optimizer cannot clip gradients in precision {precision}; "
             "set optimizer.fused=false"
         )
     if batch_size % trainer.world_size:
         raise InputError(f"data.batch_size={batch_size}: cannot be divided evenly among {trainer.world_size} processes")
+
+
+def settle_modes(cfg: DictConfig, task: Task) -> None:
+    """Give each `mode` beside a `monitor` that is null the direction in which that metric gets better.
+
+    Raises:
+        InputError: a mode is the other direction, or it is null and the task does not know.
+    """
+    logged = {*task.metric_keys("train"), *task.metric_keys("val")}
+    better = {monitor: task.mode_of(monitor) for monitor in logged}
+    sections = ["scheduler.", *(f"callbacks.{name}." for name in cfg.get("callbacks") or {})]
+    pairs = {}
+    for section in ["", *sections]:
+        if "mode" in (OmegaConf.select(cfg, section[:-1]) if section else cfg):
+            pairs[section] = [OmegaConf.select(cfg, f"{section}{key}") for key in ("monitor", "mode")]
+    for section, (monitor, mode) in pairs.items():
+        right = better.get(monitor)
+        if mode is not None and right is not None and mode != right:
+            fix = f"set {section}mode={right}{'' if section else ', or leave it out'}"
+            raise InputError(f"{section}mode={mode}: the {WORDS[right]} {monitor} the better; {fix}")
+        if mode is None and right is None and monitor in logged:
+            fix = f"set {section}mode=min or {section}mode=max"
+            raise InputError(f"{section}monitor={monitor}: whether less or more of it is better is not known; {fix}")
+    for section, (monitor, mode) in pairs.items():
+        if mode is None:
+            # What nothing logs is told by check_monitors, once the data have said what will be logged.
+            OmegaConf.update(cfg, f"{section}mode", better.get(monitor) or "min")
 
 
 def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> None:
@@ -35,7 +86,8 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
     sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.get("callbacks") or {})]
     for section in sections:
         monitor = OmegaConf.select(cfg, f"{section}.monitor")
-        known = ["train_loss"] if section == "scheduler" and cfg.scheduler.interval == "step" else keys
+        is_per_step = section == "scheduler" and cfg.scheduler.get("interval") == "step"
+        known = ["train_loss"] if is_per_step else keys
         if monitor is None or monitor in known:
             continue
         fix = f"it can be one of: {', '.join(known)}"
@@ -45,13 +97,10 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
                 why = "trainer.limit_val_batches=0 leaves out validation; set it"
             fix = f"{why}, or callbacks=no_validation monitor=train_loss"
         raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
-    every, scheduler = cfg.trainer.check_val_every_n_epoch or 1, cfg.scheduler
-    if (
-        str(scheduler.get("monitor")).startswith("val_")
-        and scheduler.interval == "epoch"
-        and scheduler.frequency % every
-    ):
+    every, scheduler = cfg.trainer.get("check_val_every_n_epoch") or 1, cfg.scheduler
+    is_per_epoch, frequency = scheduler.get("interval", "epoch") == "epoch", scheduler.get("frequency", 1)
+    if str(scheduler.get("monitor")).startswith("val_") and is_per_epoch and frequency % every:
         raise InputError(
-            f"scheduler.frequency={scheduler.frequency}: {scheduler.monitor} comes every {every} epochs "
+            f"scheduler.frequency={frequency}: {scheduler.monitor} comes every {every} epochs "
             f"(trainer.check_val_every_n_epoch); set scheduler.frequency={every}"
         )
