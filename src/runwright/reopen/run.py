@@ -14,6 +14,7 @@ from torch.optim import SGD, Optimizer
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError
 from runwright.contracts import Data, Task
+from runwright.loop.quiet import quiet_libraries
 from runwright.rundir.checkpoint import find_checkpoint, read_weights
 from runwright.rundir.files import CONFIG
 from runwright.rundir.trust import check_objects, read_config
@@ -47,6 +48,7 @@ def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[s
     Raises:
         InputError: something in it is missing, damaged or not to be trusted.
     """
+    quiet_libraries()
     cfg = read_config(run_dir, conf)
     _override(cfg, overrides)
     check_objects(run_dir, cfg, conf)

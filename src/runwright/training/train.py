@@ -2,7 +2,6 @@
 
 import logging
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from runwright.config.errors import InputError
 from runwright.loggers import tensorboard
 from runwright.loggers.terminal import print_config
 from runwright.loop.checkpoints import LastCheckpoint
+from runwright.loop.quiet import quiet_libraries
 from runwright.rundir.read import read_overrides, read_provenance
 from runwright.signals import handle_signals
 from runwright.training import record, resume
@@ -97,20 +97,3 @@ def train(
             is_resumed = checkpoint is not None
             record.finish(run_dir, cfg, trainer, outcome, started, is_resumed, validation.step)
         return outcome["best"]
-
-
-def quiet_libraries() -> None:
-    """Silence what Lightning and torch say of themselves and not of the run."""
-    for message in (
-        ".*LeafSpec.*",  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
-        ".*Total length of `list`.*",  # no validation loaders are an empty list of them
-        ".*exists and is not empty.*",  # the CSV logger finds config.yaml there, a resumed run its checkpoints
-        ".*sync_dist=True.*",  # torchmetrics have reduced what is logged
-        ".*smaller than the logging interval.*",  # a short epoch is logged at its first batch
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
-    for part in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # their INFO is about devices and products
-    for table in ("profilers", "callbacks.model_summary"):  # but for these, which were asked for
-        logging.getLogger(f"lightning.pytorch.{table}").setLevel(logging.INFO)
