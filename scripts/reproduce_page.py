@@ -120,19 +120,24 @@ def train_scores(run: str) -> dict[str, list[float]]:
         import torch
         from omegaconf import DictConfig, OmegaConf
 
+        from litmlp.data.in_memory import InMemoryData
+        from litmlp.tasks.supervised import SupervisedTask
         from runwright.training.build import construct
 
         cfg = OmegaConf.load(Path(run) / "config.yaml")
         assert isinstance(cfg, DictConfig)
         data, task, _ = construct(cfg, Path(run))
+        assert isinstance(data, InMemoryData)
+        assert isinstance(task, SupervisedTask)
         data.prepare_data()
         data.setup()
+        assert data.train is not None
         task.eval()
         scores: dict[str, list[float]] = {"acc": [], "loss": []}
         for checkpoint in sorted(Path(run).glob("checkpoints/epoch=*.ckpt")):
             task.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
             with torch.no_grad():
-                outputs = torch.cat([task(data.transform(x)) for x in data.train.x.split(5000)])
+                outputs = torch.cat([task(data.preprocessing()(x)) for x in data.train.x.split(5000)])
                 scores["acc"].append(float((outputs.argmax(1) == data.train.y).float().mean()))
                 scores["loss"].append(float(task.loss(outputs, data.train.y)))
         path.write_text(json.dumps(scores))

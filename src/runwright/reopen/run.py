@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -20,6 +20,9 @@ from runwright.rundir.files import CONFIG
 from runwright.rundir.trust import check_objects, read_config
 from runwright.training.build import check_contract, make
 
+if TYPE_CHECKING:
+    from runwright.contracts import LightningData, LightningTask
+
 
 @dataclass(frozen=True)
 class Reopened:
@@ -30,8 +33,8 @@ class Reopened:
 
     cfg: DictConfig
     checkpoint: Path
-    data: Any
-    task: Any
+    data: "LightningData"
+    task: "LightningTask"
     network: nn.Module
     output_shape: tuple[int, ...]  # of one sample
 

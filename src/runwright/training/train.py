@@ -63,7 +63,7 @@ def train(
             if trainer.local_rank == 0:
                 data.prepare_data()
             trainer.strategy.barrier()
-            data.setup()
+            data.setup("fit")
         has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
         logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
         check_monitors(cfg, logged, has_validation)
