@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from litmlp.data.in_memory import Batches, Samples
+from litmlp.data.in_memory import Batches, InMemoryData, Samples
 from litmlp.optim import Schedule, describe, parameter_groups
 
 log = logging.getLogger(__name__)
@@ -26,15 +26,19 @@ class SupervisedTask(LightningModule):
     """Trains a model on batches (x, y).
 
     Logs `train_loss` (mean over the epoch's samples) and `train_loss_step` (every `log_every_n_steps` batches);
-    `val_loss`, `test_loss`, and for each of `metrics` `val_<name>` and `test_<name>`, exact over the whole set.
+    `val_loss`, `test_loss`, and for each of `metrics` `val_<name>` and `test_<name>`, exact over the whole set. Means
+    are weighted as the loss weights its samples: see `num_averaged`.
 
     Args:
         model: maps x, (B, *sample_shape), to logits or estimates, (B, num_outputs).
-        loss: of the model's output and y; its mean over the batch.
+        loss: of the model's output and y; its mean over the batch's samples, or one of torch's weighted means.
         metrics: name -> metric, updated with the model's output as `preds` and y as `target`.
         optimizer: called with the parameter groups.
         scheduler: called with the optimizer and the length of the run.
         decay, param_groups: see `optim.parameter_groups`.
+
+    Raises:
+        ValueError: the loss is no mean; a group of parameters matches nothing.
     """
 
     def __init__(
@@ -48,6 +52,9 @@ class SupervisedTask(LightningModule):
         param_groups: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
+        reduction = getattr(loss, "reduction", "mean")
+        if reduction not in ("mean", "batchmean"):
+            raise ValueError(f"loss.reduction must be mean, got {reduction}: what a sum is depends on the batch size")
         self.model, self.loss = model, loss
         self.optimizer, self.scheduler = optimizer, scheduler
         self.decay, self.param_groups = decay, param_groups
@@ -62,7 +69,7 @@ class SupervisedTask(LightningModule):
             if unknown:
                 raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated
-        self._sizes: list[int] = []
+        self._sizes: list[float | Tensor] = []  # what each of them is a mean of
         self.last_validated = 0  # step
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -80,19 +87,27 @@ class SupervisedTask(LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
+    def setup(self, stage: str) -> None:
+        # Samples in memory have no negative label, which is what a loss ignores by default: there is nothing to count.
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # undeclared
+        self._is_plain_mean = not isinstance(self.loss, nn.CrossEntropyLoss | nn.NLLLoss) or (
+            self.loss.weight is None and self.loss.ignore_index < 0 and isinstance(datamodule, InMemoryData)
+        )
+
     def on_train_start(self) -> None:
         self._log_every_n_steps: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # undeclared
 
     def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
         x, y = batch
         output = self.model(x)
-        loss = self.loss(output, y) if len(y) else output.sum()  # nothing to learn from, but DDP waits for a gradient
+        size = self._size(y)
+        loss = self.loss(output, y) if size else 0 * output.sum()  # nothing to learn from, but DDP waits for a gradient
         self._losses.append(loss.detach())
-        self._sizes.append(len(y))
+        self._sizes.append(size)
         if len(self._losses) >= LOSSES_AT_ONCE:
             self._update_train_loss()
         if self.trainer.world_size > 1:
-            loss = loss * self._share(batch_idx, len(y))
+            loss = loss * self._share(batch_idx, size)
         if self.scheduler.reads_each_step:
             self.log("train_loss", loss, on_step=True, on_epoch=False, logger=False, sync_dist=True)
         if batch_idx % self._log_every_n_steps == 0:
@@ -101,12 +116,19 @@ class SupervisedTask(LightningModule):
                 logger.log_metrics({"train_loss_step": value}, step=self.global_step)
         return loss
 
-    def _share(self, batch_idx: int, num_samples: int) -> float:
+    def _size(self, y: Tensor) -> float | Tensor:
+        return len(y) if self._is_plain_mean else num_averaged(self.loss, y)
+
+    def _share(self, batch_idx: int, size: float | Tensor) -> float | Tensor:
         """The factor by which the mean of the processes' losses becomes the mean over the global batch."""
         loader = self.trainer.train_dataloader
+        if not self._is_plain_mean:  # then all processes ask each other, one without samples too
+            mean = torch.as_tensor(size, dtype=torch.float32, device=self.device).clone()  # reduced in place
+            mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
+            return size / mean if mean else 1.0
         if not isinstance(loader, Batches):
             return 1.0
-        return self.trainer.world_size * num_samples / loader.size(batch_idx)
+        return self.trainer.world_size * size / loader.size(batch_idx)
 
     def _update_train_loss(self) -> None:
         self.train_loss.update(torch.stack(self._losses), torch.tensor(self._sizes, device=self.device))
@@ -134,7 +156,8 @@ class SupervisedTask(LightningModule):
     def state_of_epoch(self) -> dict[str, Any]:
         """What `train_loss` has gathered of the epoch under way, for a run that is resumed there."""
         losses, metric = [loss.cpu() for loss in self._losses], self.train_loss
-        return {"losses": losses, "sizes": self._sizes, "sum": metric.mean_value.cpu(), "weight": metric.weight.cpu()}
+        sizes = [float(size) for size in self._sizes]
+        return {"losses": losses, "sizes": sizes, "sum": metric.mean_value.cpu(), "weight": metric.weight.cpu()}
 
     def resume_epoch(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Go on from these: this process's own, or those of all whose part it takes over."""
@@ -163,9 +186,9 @@ class SupervisedTask(LightningModule):
         x, y = batch
         if len(y) == 0:  # this process's share of a batch smaller than the number of processes
             return None
-        output = self.model(x)
-        # each metric takes from these what its update() names
-        scores.update(preds=output, target=y, value=self.loss(output, y), weight=len(y))
+        output, size = self.model(x), self._size(y)
+        loss = self.loss(output, y) if size else output.new_zeros(())  # torch's is NaN of samples that all are ignored
+        scores.update(preds=output, target=y, value=loss, weight=size)  # each metric takes what its update() names
         return output
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -179,3 +202,15 @@ class SupervisedTask(LightningModule):
         if isinstance(scheduler["scheduler"], ReduceLROnPlateau):  # Lightning would step it after callbacks have saved
             scheduler["reduce_on_plateau"] = False
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+
+def num_averaged(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> float | Tensor:
+    """What a loss has divided by to be a mean over these targets, so that means of batches make up that of a set.
+
+    It is the number of samples; for torch's losses of classes, the sum of their classes' weights but for those whose
+    class is `ignore_index`.
+    """
+    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or y.is_floating_point() or len(y) == 0:
+        return len(y)
+    counts = y != loss.ignore_index
+    return counts.sum() if loss.weight is None else loss.weight[y * counts].mul(counts).sum()
