@@ -1,5 +1,6 @@
 """What no constructor knows: values that a library takes and mishandles, and parts that do not go together."""
 
+import logging
 from math import inf
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ from litmlp.runs.errors import InputError, as_typed
 
 if TYPE_CHECKING:  # values typed on the command line are checked before there is time for torch
     from lightning import Trainer
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 PARTS = ("data", "model", "task", "optimizer", "scheduler", "trainer")
 
@@ -89,13 +93,20 @@ def check_task(task: Any, data: Any) -> None:
 
     if not isinstance(data, InMemoryData) or data.train is None or not isinstance(task, SupervisedTask):
         return  # others would have to be read, or run, for this
-    y = data.train.y[:100]
+    size = 99 if data.num_outputs == 100 else 100  # so that sizes that should differ do not match by chance
+    y = data.train.y[torch.arange(size) % len(data.train.y)]
     generator = torch.Generator().manual_seed(0)  # the run's own random numbers are left alone
     outputs = torch.rand(len(y), data.num_outputs, generator=generator).requires_grad_()
     part = f"task.loss: {type(task.loss).__name__}"
     try:
+        _check_targets(task.loss, data.train.y)
         loss = task.loss(outputs, y)
         loss.backward()
+        _look_at_mean(task.loss, outputs.detach(), y)
+        for name, metric in task.val_scores.items(keep_base=True):
+            part = f"task.metrics.{name}: {type(metric).__name__}"
+            for each in metric.modules():  # one may wrap others
+                _check_targets(each, data.train.y)
         part, scores = "task.metrics", task.val_scores.clone()
         scores.update(preds=outputs, target=y, value=loss, weight=len(y))
         for name, value in scores.compute().items():
@@ -105,6 +116,37 @@ def check_task(task: Any, data: Any) -> None:
         targets = "estimates" if y.is_floating_point() else "classes"
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{part} does not suit this data, whose targets are {targets}: {reason}") from error
+
+
+def _check_targets(part: Any, y: "Tensor") -> None:
+    """Targets that a loss or a metric takes and makes nonsense of are refused."""
+    from torch import nn
+
+    if not y.is_floating_point():
+        return  # their shape tells
+    if any(base.__name__.startswith("Multiclass") for base in type(part).__mro__):  # it takes them for more samples
+        raise ValueError("it takes class numbers, int64 of shape (N,); argmax(1) makes them of one-hot targets")
+    if isinstance(part, nn.CrossEntropyLoss):
+        if not 0 <= y.min() <= y.max() <= 1 or not (y.sum(1) - 1).abs().max() < 1e-3:
+            raise ValueError("it takes class numbers, or their probabilities, which sum to 1 for each sample")
+    elif isinstance(part, nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss) and not 0 <= y.min() <= y.max() <= 1:
+        raise ValueError(f"it takes probabilities, got targets from {y.min():g} to {y.max():g}")
+
+
+def _look_at_mean(loss: Any, outputs: "Tensor", y: "Tensor") -> None:
+    """Say so where the losses of batches do not make up that of the set."""
+    from litmlp.tasks.supervised import num_averaged
+
+    whole, total, size = loss(outputs, y), 0.0, 0.0
+    for part in (slice(37), slice(37, None)):
+        if part_size := float(num_averaged(loss, y[part])):
+            total, size = total + part_size * float(loss(outputs[part], y[part])), size + part_size
+    if size and abs(total / size - whole) > 1e-5 * abs(whole):
+        log.warning(
+            "task.loss: %s of some samples is not the mean of its parts', so that train_loss, val_loss and test_loss "
+            "depend on data.batch_size and data.eval_batch_size",
+            type(loss).__name__,
+        )
 
 
 def check_lengths(cfg: DictConfig, data: Any) -> None:
