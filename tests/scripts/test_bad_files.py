@@ -17,6 +17,8 @@ from conftest import Result, write_idx
 from PIL import Image
 
 from litmlp.checkpoint_io import DIGEST, END_OF_ZIP, seal
+from litmlp.data.in_memory import Samples
+from litmlp.data.iris import Iris
 from litmlp.data.mnist import read_idx
 from litmlp.runs import weights
 from litmlp.runs.errors import InputError
@@ -404,6 +406,29 @@ def test_fuzzed_configurations_are_read_or_refused(made: Path, tmp_path: Path) -
     path = tmp_path / "config.yaml"
     for mutant in mutations((made / "config.yaml").read_bytes(), 250):
         assert len(refusal(read, path, mutant, InputError).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("value", [0, 3, 1000])  # 0 and 1000 are values of data's keys, which are not to blame
+def test_samples_that_load_should_not_have_returned(
+    cli: Callable[..., Result], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, value: int
+) -> None:
+    load_all = Iris.load_all
+
+    def load_badly(self: Iris) -> Samples:
+        samples = load_all(self)
+        samples.y[2] = value or -1
+        return samples
+
+    monkeypatch.setattr(Iris, "load_all", load_badly)
+    run_dir = Path(shutil.copytree(made, tmp_path / "run"))
+    args = ["data=iris", "callbacks=no_validation", "monitor=train_loss"] if script == "train" else [run_dir]
+    before = sorted(tmp_path.rglob("*"))
+    result = cli(*args, script=script)
+    label = f"the label of sample 2 (from 0) is {value or -1}, must be from 0 to 2 (num_outputs=3)"
+    assert (result.status, result.out) == (2, "")
+    assert result.err == f"data: Iris, load_all(): {label}\n"
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,10 @@ class Samples(NamedTuple):
         return Samples(self.x.to(device), self.y.to(device))
 
 
+class SamplesError(ValueError):
+    """What `load` returned cannot be trained on; the message says which class, part and sample."""
+
+
 class Normalize(nn.Module):
     """x * scale + shift in float32, for x of any dtype; scale and shift are numbers or one per feature."""
 
@@ -142,6 +146,7 @@ class InMemoryData(LightningDataModule, ABC):
 
     Raises:
         ValueError: an argument out of its range; from `setup`, one that does not suit the data.
+        SamplesError: from `setup`, what `load` returned is not as `Samples` says.
     """
 
     sample_shape: tuple[int, ...]
@@ -204,7 +209,14 @@ class InMemoryData(LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        train, self.test = self.load()
+        parts = self.load()
+        if not isinstance(parts, tuple | list) or len(parts) != 2:
+            raise SamplesError(
+                f"{type(self).__name__}: load() must return training and test Samples, got {_kind(parts)}"
+            )
+        for part, samples in zip(("training part", "test part"), parts, strict=True):
+            self._check(samples, part)
+        train, self.test = parts
         num_val = _count("val_size", self.val_size, train.y, self.stratify)
         if num_val:
             train, self.val = split(train, num_val, self.split_seed, self.stratify)
@@ -215,6 +227,45 @@ class InMemoryData(LightningDataModule, ABC):
         self.train = train
         if self.transform is None:  # else a checkpoint's, whose weights suit it
             self.transform = self._fit_transform(train.x)
+
+    def _check(self, samples: Samples, part: str) -> None:
+        """Samples are as the class promises; a NaN would else be blamed on a layer, a label on a kernel."""
+        where = f"{type(self).__name__}, {part}"
+        x, y = samples if isinstance(samples, tuple) and len(samples) == 2 else (samples, None)
+        if not isinstance(samples, Samples) or not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            found = f"Samples({_kind(x)}, {_kind(y)})" if isinstance(samples, Samples) else _kind(samples)
+            raise SamplesError(f"{where}: must be Samples(x, y) of two tensors, got {found}")
+        if x.is_complex():
+            raise SamplesError(f"{where}: x must hold real numbers, got {x.dtype}")
+        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+            raise SamplesError(f"{where}: x and y must be as long, got {tuple(x.shape)} and {tuple(y.shape)}")
+        if len(x) == 0:
+            raise SamplesError(f"{where}: holds no samples")
+        if x.shape[1:] != tuple(self.sample_shape):
+            raise SamplesError(
+                f"{where}: samples are of {tuple(x.shape[1:])}, but sample_shape is {tuple(self.sample_shape)}"
+            )
+        if y.dtype not in (torch.int64, torch.float32):
+            raise SamplesError(f"{where}: y must be int64 classes or float32 targets, got {y.dtype}")
+        shape = (self.num_outputs,) if y.is_floating_point() else ()
+        if y.shape[1:] != shape:
+            kind = "targets" if y.is_floating_point() else "classes"
+            raise SamplesError(f"{where}: y must be {kind} of {(len(y), *shape)}, got {tuple(y.shape)}")
+        for name, values in (("x", x), ("y", y)):
+            if values.is_floating_point():  # bytes, such as pictures', take no time here
+                _check_finite(values, name, where)
+        if y.is_floating_point():
+            return
+        if self.num_outputs < 2:
+            raise SamplesError(
+                f"{where}: y holds classes, but num_outputs is {self.num_outputs}; "
+                f"targets of a regression are float32 of {(len(y), self.num_outputs)}"
+            )
+        least, most = (int(label) for label in y.aminmax())
+        if least < 0 or most >= self.num_outputs:
+            first = int(((y < 0) | (y >= self.num_outputs)).nonzero()[0])
+            allowed = f"from 0 to {self.num_outputs - 1} (num_outputs={self.num_outputs})"
+            raise SamplesError(f"{where}: the label of sample {first} (from 0) is {int(y[first])}, must be {allowed}")
 
     def _fit_transform(self, x: Tensor) -> Normalize:
         if self.normalize == "fit":
@@ -327,6 +378,7 @@ class UndividedData(InMemoryData):
 
     def load(self) -> tuple[Samples, Samples]:
         samples = self.load_all()
+        self._check(samples, "load_all()")  # before splits give samples other numbers
         if self.fold is not None:
             return hold_out_fold(samples, self.fold, self.num_folds, self.split_seed, self.stratify)
         num_test = _count("test_size", self.test_size, samples.y, self.stratify)
@@ -344,6 +396,23 @@ def _count(name: str, size: float, y: Tensor, stratify: bool) -> int:
     if size > 0 and count < least:
         raise ValueError(f"{name}={size} of {len(y):,} samples is {count}, but it takes {least}, or 0 for none")
     return count
+
+
+def _check_finite(values: Tensor, name: str, where: str) -> None:
+    """All are finite as float32, which is what they become."""
+    limit = torch.finfo(torch.float32).max
+    low, high = values.aminmax()  # NaN where there is one
+    if -limit <= float(low) and float(high) <= limit:
+        return
+    bad = ~(values.double().abs() <= limit)
+    first = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
+    value = float(values[first][bad[first]].flatten()[0])
+    raise SamplesError(f"{where}: {name} of sample {first} (from 0) holds {value:g}, no finite float32")
+
+
+def _kind(value: object) -> str:
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
 
 
 def _fits(samples: Samples, device: torch.device) -> bool:

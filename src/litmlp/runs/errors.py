@@ -117,7 +117,9 @@ def blamed_on(cfg: DictConfig, section: str) -> Iterator[None]:
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
         is_own = isinstance(cause, ValueError | OSError)  # torch's and OmegaConf's go on with where it happened
         message = "\n".join(lines[: 2 if is_own else 1])[:400]
-        raise InputError(f"{_culprit(cfg, section, message)}: {message}") from error
+        is_of_samples = type(cause).__name__ == "SamplesError"  # by name, as below; its numbers are no key's values
+        key = section if is_of_samples else _culprit(cfg, section, message)
+        raise InputError(f"{key}: {message}") from error
 
 
 def _is_misconfiguration(error: BaseException) -> bool:
