@@ -29,8 +29,8 @@ def main() -> None:
         from litmlp.runs.reopen import reopen
 
         run = reopen(args.run_dir, args.checkpoint)
-        max_value = getattr(run.data, "max_value", 1.0)
-        x = torch.cat([read_samples(path, run.data.sample_shape, max_value) for path in args.input])
+        max_value, names = getattr(run.data, "max_value", 1.0), getattr(run.data, "feature_names", ())
+        x = torch.cat([read_samples(path, run.data.sample_shape, max_value, names) for path in args.input])
         write_predictions(args.output, predict(run, x), run.is_classifier)
         print(f"{len(x):,} samples by {run.checkpoint}: {args.output}")
 

@@ -478,3 +478,33 @@ def test_features_of_any_real_kind_are_taken(dtype):
 def test_large_numbers_are_finite():
     samples = with_x(torch.full((300, 2), 3e38))
     assert set_up(Given((samples, samples), val_size=0)).train is samples
+
+
+class Named(Given):
+    """Learns the names of its features from its file."""
+
+    def load(self):
+        self.feature_names = ["a", "b"]
+        return super().load()
+
+
+def test_checkpoints_hold_the_names_of_features():
+    data = set_up(Named((good(), good())))
+    state = data.state_dict()
+    reopened = Named(None)
+    assert not reopened.feature_names
+    reopened.load_state_dict(state)
+    assert reopened.feature_names == ["a", "b"]
+    assert torch.equal(reopened.transform.scale, data.transform.scale)
+    reopened.load_state_dict({name: state[name] for name in ("scale", "shift")})  # of an older version
+    assert "feature_names" not in set_up(Given((good(), good()))).state_dict()
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", 3], "ab", ["a", "b", "c"]], ids=str)
+def test_names_that_do_not_name_the_features_are_refused(names):
+    data = Given((good(), good()))
+    data.feature_names = names
+    with pytest.raises(SamplesError, match="feature_names must be 2 different strings"):
+        data.setup()
+    with pytest.raises(SamplesError, match="feature_names"):
+        Given(None).load_state_dict({"scale": torch.ones(()), "shift": torch.ones(()), "feature_names": names})

@@ -68,7 +68,10 @@ def test_predict_normalises_as_training_did_and_needs_no_training_data(cli, move
 
     run_dir = moved(*IRIS)
     x, y = load_iris(return_X_y=True)
-    np.savetxt("flowers.csv", x, delimiter=",", header="a,b,c,d", comments="")
+    np.savetxt("flowers.csv", x, delimiter=",", header=",".join(Iris.feature_names), comments="")
+    shuffled = [2, 0, 3, 1]
+    names = ",".join(Iris.feature_names[i] for i in shuffled)
+    np.savetxt("shuffled.csv", x[:, shuffled], delimiter=",", header=names, comments="")
     np.save("flowers.npy", x)
     np.savez("flowers.npz", x=x.astype(np.float32))
     monkeypatch.setattr(Iris, "load_all", lambda self: pytest.fail("read its data"))
@@ -76,6 +79,13 @@ def test_predict_normalises_as_training_did_and_needs_no_training_data(cli, move
         result = cli(run_dir, "--input", f"flowers.{kind}", "--output", f"{kind}.csv", script="predict")
         assert result.status == 0, result.err
     assert Path("csv.csv").read_text() == Path("npy.csv").read_text() == Path("npz.csv").read_text()
+    assert cli(run_dir, "--input", "shuffled.csv", "--output", "shuffled out.csv", script="predict").status == 0
+    assert Path("shuffled out.csv").read_text() == Path("csv.csv").read_text()
+    assert cli(run_dir, "--input", "csv.csv", "--output", "again.csv", script="predict").err == (
+        "csv.csv: line 1: unknown columns: 'class', 'p0', 'p1', 'p2'; missing: 'sepal length (cm)', "
+        "'sepal width (cm)', 'petal length (cm)', 'petal width (cm)'\n"
+    )
+    assert not Path("again.csv").exists()
     predicted = numbers(Path("csv.csv"))
     assert predicted.shape == (150, 4)
     np.testing.assert_allclose(predicted[:, 1:].sum(1), 1, rtol=1e-4)

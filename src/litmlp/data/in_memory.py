@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil
+from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,6 +153,8 @@ class InMemoryData(LightningDataModule, ABC):
     num_outputs: int
     class_names: Sequence[str] = ()
     """Of the classes, in their order, where they have other names than their numbers."""
+    feature_names: Sequence[str] = ()
+    """Of the values of a sample, in their order, where they have names; `load` may set it. Checkpoints hold them."""
     max_value: float = 1.0
     """The largest x that `load` gives; x is divided by it."""
     stratify: bool = True
@@ -216,6 +218,7 @@ class InMemoryData(LightningDataModule, ABC):
             )
         for part, samples in zip(("training part", "test part"), parts, strict=True):
             self._check(samples, part)
+        self._check_names(self.feature_names)
         train, self.test = parts
         num_val = _count("val_size", self.val_size, train.y, self.stratify)
         if num_val:
@@ -275,12 +278,22 @@ class InMemoryData(LightningDataModule, ABC):
             mean, std = self.max_value * torch.tensor(self.normalize or (0.0, 1.0), dtype=torch.double)
         return Normalize(1 / std, -mean / std)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What was fitted to the training samples, for whoever has the checkpoint and not the samples."""
-        return {} if self.transform is None else self.transform.state_dict()
+    def _check_names(self, names: Sequence[str]) -> None:
+        size, kinds = prod(self.sample_shape), {type(name) for name in names}
+        if names and (isinstance(names, str) or len(names) != size or len(set(names)) != size or kinds != {str}):
+            got = str(list(names))[:100]
+            raise SamplesError(f"{type(self).__name__}: feature_names must be {size} different strings, got {got}")
 
-    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        self.transform = Normalize(**state_dict)
+    def state_dict(self) -> dict[str, Any]:
+        """What was fitted to the training samples, for whoever has the checkpoint and not the samples."""
+        names = {"feature_names": list(self.feature_names)} if self.feature_names else {}
+        return {} if self.transform is None else {**self.transform.state_dict(), **names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        fitted = dict(state_dict)
+        names = fitted.pop("feature_names", self.feature_names)
+        self._check_names(names)
+        self.transform, self.feature_names = Normalize(**fitted), names
 
     def train_dataloader(self) -> Batches:
         assert self.train is not None, "setup() comes first"

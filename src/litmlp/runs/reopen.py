@@ -67,7 +67,7 @@ def reopen(run_dir: Path, which: str = "best", overrides: Sequence[str] = ()) ->
         network = nn.Sequential(getattr(data, "transform", None) or nn.Identity(), model).eval()
         with torch.inference_mode():
             network(torch.zeros(1, *data.sample_shape)).view(1, data.num_outputs)
-    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not the weights of this run's config.yaml: {reason}") from error
     return Reopened(cfg, path, data, task.eval(), network)
