@@ -29,9 +29,20 @@ NO_NAME = re.compile(r"([+-]?\.?\d.*|[\W_]*|n/?a|nan|none|null|missing|[+-]?inf(
 
 
 def predict(run: Reopened, x: Tensor) -> Tensor:
-    """Probabilities of the classes, or the estimates of a regression: (N, num_outputs) of raw x, (N, *sample_shape)."""
+    """Probabilities of the classes, or the estimates of a regression: (N, num_outputs) of raw x, (N, *sample_shape).
+
+    Raises:
+        InputError: an output is not finite, of which argmax would make a class.
+    """
     with torch.inference_mode():
         outputs = torch.cat([run.network(chunk).float() for chunk in x.split(CHUNK)])
+        is_finite = outputs.flatten(1).isfinite().all(1)
+        if not is_finite.all():
+            first = int(is_finite.int().argmin())
+            values = ", ".join(f"{value:g}" for value in outputs[first].flatten()[:4].tolist())
+            raise InputError(
+                f"{run.checkpoint}: its output for sample {first} (from 0, of all inputs) is not finite: {values}"
+            )
         return outputs.softmax(1) if run.is_classifier else outputs
 
 
