@@ -39,6 +39,8 @@ class Data(Protocol):
 
     class_names: Sequence[str] = ()
     """Of the classes, in their order; empty where their numbers are all there is."""
+    feature_names: Sequence[str] = ()
+    """Of the columns of a sample that is a row of a table, in their order; empty where they have none."""
     max_value: float = 1.0
     """The value of white in a sample that is an image."""
 

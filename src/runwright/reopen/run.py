@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[s
         overrides: `data.key=value`, in place of what was recorded.
 
     Raises:
-        InputError: something in it is missing, damaged or not to be trusted.
+        InputError: something in it is missing, damaged or not to be trusted, or a weight is not finite.
     """
     quiet_libraries()
     cfg = read_config(run_dir, conf)
@@ -74,14 +75,21 @@ def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[s
         network = nn.Sequential(data.preprocessing(), model).eval()
         with torch.inference_mode():
             output_shape = tuple(network(torch.zeros(1, *data.sample_shape)).shape[1:])
-    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not the weights of this run's config.yaml: {reason}") from error
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise InputError(f"{path}: {name} holds NaN or infinity; nothing that it says would mean anything")
     return Reopened(cfg, path, data, task.eval(), network, output_shape)
 
 
 def evaluate(run: Reopened, download: bool = False) -> dict[str, float]:
-    """The metrics of the test set. Its files have to be there, unless `download`."""
+    """The metrics of the test set. Its files have to be there, unless `download`.
+
+    Raises:
+        InputError: a metric is not finite; or the data cannot be had.
+    """
     with error_context(run.cfg, "data"):
         if download:
             run.data.prepare_data()
@@ -97,6 +105,9 @@ def evaluate(run: Reopened, download: bool = False) -> dict[str, float]:
             use_distributed_sampler=False,
         )
     (metrics,) = trainer.test(run.task, dataloaders=run.data.test_dataloader(), verbose=False)
+    for name, value in metrics.items():
+        if not isfinite(value):
+            raise InputError(f"{run.checkpoint}: {name} is {value} on this test set")
     return dict(metrics)
 
 
