@@ -18,7 +18,7 @@ def test_samples_are_of_the_kind_that_the_class_promises(cls):
             assert part.y.dtype == torch.float32
         else:
             assert part.y.dtype == torch.int64
-            assert set(part.y.tolist()) == set(range(data.num_classes))
+            assert set(part.y.tolist()) == set(range(data.num_outputs))
 
 
 def test_digits_are_1797_images_that_scale_to_one():

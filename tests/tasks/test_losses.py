@@ -90,7 +90,7 @@ def test_what_goes_together_passes_in_silence(targets, loss, metrics, caplog):
 
 @pytest.mark.parametrize(("targets", "loss", "metrics", "part", "reason"), UNSUITABLE, ids=str)
 def test_what_does_not_go_together_is_refused(targets, loss, metrics, part, reason):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="suit") as caught:
         check(TARGETS[targets], loss, metrics)
     message = f"task.{caught.value}"  # as `train` says it
     assert message.startswith(part)
