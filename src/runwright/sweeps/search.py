@@ -160,7 +160,8 @@ class OptunaSweeper(Sweeper):
 
         trials = self.study.get_trials(False)
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
-            sys.exit(f"{self.directory}: none of {len(trials)} trials was completed")
+            print(f"{self.directory}: none of {len(trials)} trials was completed", file=sys.stderr)
+            sys.exit(1)
         best = self.study.best_trial
         values = " ".join(f"{key}={value}" for key, value in best.params.items())
         log.info("best of %d trials: %d, %s %.4g\n%s", len(trials), best.number, self.cfg.monitor, best.value, values)
