@@ -20,6 +20,7 @@ from runwright.signals import handle_signals
 from runwright.training import record, resume
 from runwright.training.build import construct
 from runwright.training.checks import check_lengths, check_monitors
+from runwright.training.threads import set_num_threads
 from runwright.training.weights import start_from
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def train(
         before = resume.recorded(run_dir) if cfg.resume else None
         validation = record.LastValidation()
         data, task, trainer = construct(cfg, run_dir, overrides, [*callbacks, validation])
+        set_num_threads(cfg, task.model, data.batch_size, None if before is None else before.get("num_threads"))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, LastCheckpoint):
                 callback.signals = signals
