@@ -56,5 +56,5 @@ def test_the_environment_says_more_than_the_work(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("wanted", [0, -1, 1.5, True, "all", None])
 def test_what_is_no_number_of_threads_is_refused(wanted: object) -> None:
-    with pytest.raises(InputError, match="num_threads=.*: must be auto, or a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"num_threads=.*: must be auto, or a whole number of at least 1"):
         threads.set_num_threads(OmegaConf.create({"num_threads": wanted}), SMALL, 32)
