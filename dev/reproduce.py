@@ -1,4 +1,4 @@
-"""Run the notes' experiments and write docs/results.md with its pictures: python scripts/reproduce.py --seeds 3"""
+"""Run the notes' experiments and write docs/results.md with its pictures: python dev/reproduce.py --seeds 3"""
 
 import os
 import shlex
@@ -36,7 +36,7 @@ DESCRIPTION = """Run the notes' experiments and write docs/results.md with its p
 kept, also when their settings have changed since; delete their folder to make them again."""
 HEAD = """# Results
 
-What the training notes' experiments give here, written by `python scripts/reproduce.py`, which continues where it was
+What the training notes' experiments give here, written by `python dev/reproduce.py`, which continues where it was
 interrupted. Over seeds the std has ddof 1, over folds ddof 0. Accuracy is on the test set, but for iris_linear_decay
 and iris_exponential_decay: they hold nothing out and are tested on what they train on. val_loss is the best epoch's,
 which is the epoch that is tested. The MNIST runs are also made with Fashion-MNIST in MNIST's place: same sizes, harder

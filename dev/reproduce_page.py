@@ -1,4 +1,4 @@
-"""What docs/results.md says and shows of the runs that scripts/reproduce.py made."""
+"""What docs/results.md says and shows of the runs that dev/reproduce.py made."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

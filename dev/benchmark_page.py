@@ -1,5 +1,5 @@
 """Write docs/performance.md and its plots from what was measured:
-python scripts/benchmark.py --json performance.json && python scripts/benchmark_page.py performance.json
+python dev/benchmark.py --json performance.json && python dev/benchmark_page.py performance.json
 """
 
 import json
@@ -20,8 +20,8 @@ How fast a small network trains here, beside a plain PyTorch loop and other libr
 is written by the two commands below; run them on your machine and compare.
 
 ```bash
-python scripts/benchmark.py --json performance.json # uv sync --group benchmark adds Keras and JAX
-python scripts/benchmark_page.py performance.json
+python dev/benchmark.py --json performance.json # uv sync --group benchmark adds Keras and JAX
+python dev/benchmark_page.py performance.json
 ```
 
 Measured on {date}: {machine}. 784-200-200-10 with LeakyReLU, SGD with
