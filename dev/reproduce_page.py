@@ -77,8 +77,8 @@ def findings(runs: Mapping[str, Runs]) -> Iterator[str]:
     for name in ("iris_linear_decay", "iris_exponential_decay"):
         if name in runs and max(final("test_acc")(run) for run in runs[name]) < 0.34:
             yield (
-                f"- {name} ends at chance from every seed, with the loss of guessing, ln 3: at rate 0.1 with momentum "
-                "0.9 on raw features all units of its small ReLU layers die in the first epochs."
+                f"- {name} ends at chance level from every seed, with the loss of guessing, ln 3: at rate 0.1 with "
+                "momentum 0.9 on raw features all units of its small ReLU layers die in the first epochs."
             )
 
 
@@ -87,7 +87,7 @@ def verdict(means: Sequence[float], stds: Sequence[float]) -> str:
     steps = [(means[i + 1] - means[i], max(stds[i : i + 2])) for i in range(len(means) - 1)]
     if any(rise < -std for rise, std in steps):
         return "does not hold"
-    return "holds" if all(rise > std for rise, std in steps) else "cannot be told"
+    return "holds" if all(rise > std for rise, std in steps) else "inconclusive"
 
 
 def curve(run: str, tag: str) -> tuple[list[int], list[float]]:
