@@ -80,6 +80,7 @@ VARIANTS = {
     "ema": ["callbacks=[default,ema,max_norm]"],
     "no_validation": ["data.val_size=0", "callbacks=no_validation", "monitor=train_loss", "scheduler=inverse_time"],
     "early_stopping": ["callbacks.early_stopping.patience=0", "callbacks.early_stopping.min_delta=10"],
+    "steps": ["trainer.max_epochs=-1", "trainer.max_steps=33", "scheduler=step", "scheduler.step_size=1"],
     "every_step": ["callbacks.last_checkpoint.every_n_steps=1", "trainer.check_val_every_n_epoch=2"],
 }
 
@@ -179,15 +180,27 @@ def test_a_finished_run_says_so_and_stays_as_it_is(cli: Callable[..., Result]) -
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_finished_run_can_be_made_longer(cli: Callable[..., Result]) -> None:
-    args = [*SMALL, "scheduler=step", "trainer.max_epochs=5"]
-    whole = left_by(cli(*args).run_dir)
-    run_dir = cli(*args, "trainer.max_epochs=2").run_dir
-    result = cli(f"resume={run_dir}", "trainer.max_epochs=5")
-    assert result.status == 0, result.err
-    assert "trainer.max_epochs: 2 -> 5" in result.out
+# What the longer run has besides, its end, and the ends at which it is stopped on the way. An epoch has 11 batches.
+LONGER = {
+    "epochs": (["scheduler=step"], "max_epochs", [2, 5]),
+    "steps": (["trainer.max_epochs=-1", "scheduler=step"], "max_steps", [11, 22, 55]),
+    "steps_and_epochs": (["trainer.max_epochs=4", "scheduler=plateau", "scheduler.patience=0"], "max_steps", [33, 66]),
+    "accumulated": (["trainer.max_epochs=-1", "trainer.accumulate_grad_batches=3"], "max_steps", [4, 12]),
+}
+
+
+@pytest.mark.parametrize("case", LONGER)
+def test_a_finished_run_can_be_made_longer(cli: Callable[..., Result], case: str) -> None:
+    args, key, lengths = LONGER[case]
+    ends = [f"trainer.{key}={length}" for length in lengths]
+    whole = left_by(cli(*SMALL, *args, ends[-1]).run_dir)
+    run_dir = cli(*SMALL, *args, ends[0]).run_dir
+    for before, after, end in zip(lengths, lengths[1:], ends[1:], strict=False):
+        result = cli(f"resume={run_dir}", end)
+        assert result.status == 0, result.err
+        assert f"trainer.{key}: {before} -> {after}" in result.out
     assert not list(differences(left_by(run_dir), whole))
-    assert "trainer.max_epochs=5" in (run_dir / "overrides.yaml").read_text()
+    assert ends[-1] in (run_dir / "overrides.yaml").read_text()
 
 
 @pytest.mark.parametrize(

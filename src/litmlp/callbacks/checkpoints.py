@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loops import _Loop
 from torch import Tensor, distributed
 
 from litmlp import signals
@@ -87,6 +88,9 @@ class LastCheckpoint(Checkpoint):
         elif rank or states:  # else every process would drop the same units
             _seed(int(np.random.SeedSequence((torch.initial_seed(), step, rank)).generate_state(1)[0]))
         self._saved = (step, loaded.get("is_within_epoch", False))
+        loop, epochs = trainer.fit_loop, trainer.fit_loop.epoch_progress.total
+        if loaded:  # else Lightning would leave out a plateau per epoch at the end of this one
+            loop._restarting = False
         if loaded.get("is_within_epoch"):
             if loaded["loader"]:
                 trainer.train_dataloader.load_state_dict(loaded["loader"])  # type: ignore[union-attr]
@@ -95,8 +99,8 @@ class LastCheckpoint(Checkpoint):
                     loaded["task"][rank :: trainer.world_size]
                 )
         elif loaded:  # the next epoch is to be like any other
-            loop, epochs = trainer.fit_loop, trainer.fit_loop.epoch_progress.total
-            loop.restarting, epochs.ready = False, epochs.completed
+            _Loop.restarting.__set__(loop, False)  # the fit loop's own would not, where the run is counted in steps
+            epochs.ready = epochs.completed
             loop.reset_restart_stage()
 
     def on_train_batch_end(
