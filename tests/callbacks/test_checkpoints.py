@@ -1,6 +1,7 @@
 """A task and loaders that are not ours go on as well: what Lightning itself does where a run is resumed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from litmlp.data.in_memory import Batches, Samples
 from litmlp.training_epoch import TrainingEpoch
 
 BATCHES = 5  # of an epoch
+ACROSS = {"val_check_interval": 3, "check_val_every_n_epoch": None}  # every third batch, whatever the epoch
 
 
 class Plain(LightningModule):
@@ -65,11 +67,15 @@ def fit(folder: Path, interval: str = "epoch", resumed: bool = False, **options:
         [{"max_epochs": 2}, {"max_epochs": 4}],
         [{"max_epochs": -1, "max_steps": 10}, {"max_epochs": -1, "max_steps": 20}],
         [{"max_epochs": 9, "max_steps": 5}, {"max_epochs": 9, "max_steps": 10}, {"max_epochs": 4}],
+        [{"max_epochs": -1, "max_steps": end} for end in (2, 7, 8, 13)],
+        [{"max_epochs": 9, "max_steps": end, "val_check_interval": 2} for end in (1, 4, 7, 14)],
+        [{"max_epochs": 9, "max_steps": end, **ACROSS} for end in (1, 2, 3, 4, 6, 11)],
+        [{"max_epochs": 9, "max_steps": end, "accumulate_grad_batches": 2} for end in (1, 4, 5, 7)],
     ],
     ids=str,
 )
 def test_a_longer_run_sees_the_batches_and_ends_with_the_weights_of_one_that_was_never_stopped(
-    tmp_path: Path, ends: list[dict[str, int]], interval: str
+    tmp_path: Path, ends: list[dict[str, Any]], interval: str
 ) -> None:
     whole, whole_trainer = fit(tmp_path / "whole", interval, **ends[-1])
     seen: list[list[float]] = []
