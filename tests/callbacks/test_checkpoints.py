@@ -1,16 +1,17 @@
-"""A task and loaders that are not ours go on as well: what Lightning itself does where a run is resumed."""
+"""A task that is not ours goes on as ours do, and what is kept as the best is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from litmlp.callbacks.checkpoints import LastCheckpoint
+from litmlp.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from litmlp.checkpoint_io import DurableCheckpoints
 from litmlp.data.in_memory import Batches, Samples
 from litmlp.training_epoch import TrainingEpoch
@@ -42,7 +43,9 @@ class Plain(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
-def fit(folder: Path, interval: str = "epoch", resumed: bool = False, **options: object) -> tuple[Plain, Trainer]:
+def fit(
+    folder: Path, interval: str = "epoch", resumed: bool = False, callbacks: Sequence[Callback] = (), **options: Any
+) -> tuple[Plain, Trainer]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8 * BATCHES - 3, 3, generator=generator)
     samples = Samples(x, x.argmax(1) % 2)
@@ -50,8 +53,8 @@ def fit(folder: Path, interval: str = "epoch", resumed: bool = False, **options:
     folder.mkdir(exist_ok=True)
     trainer = Trainer(
         accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[LastCheckpoint()], default_root_dir=folder, plugins=[DurableCheckpoints()], num_sanity_val_steps=0,
-        **options,  # type: ignore[arg-type]
+        callbacks=[*callbacks, LastCheckpoint()], default_root_dir=folder, plugins=[DurableCheckpoints()],
+        num_sanity_val_steps=0, **options,
     )  # fmt: skip
     TrainingEpoch.install(trainer)
     path = folder / "checkpoints" / "last.ckpt" if resumed else None
@@ -88,3 +91,56 @@ def test_a_longer_run_sees_the_batches_and_ends_with_the_weights_of_one_that_was
         trainer.optimizers[0].state_dict()["param_groups"] == whole_trainer.optimizers[0].state_dict()["param_groups"]
     )
     assert torch.equal(task.layer.weight, whole.layer.weight)
+
+
+class Scores(Callback):
+    """Gives every validation and every epoch of training a score, and keeps the weights that had it."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.given: list[tuple[float, torch.Tensor]] = []
+
+    def _give(self, trainer: Trainer, task: Plain) -> None:
+        score = torch.tensor([0.5, 0.7, 0.3, 0.6, 0.2, 0.9, 0.4, 0.8, 0.1, 1.0][len(self.given) % 10])
+        trainer.callback_metrics[self.monitor] = score
+        self.given.append((float(score), task.layer.weight.detach().clone()))
+
+    def on_validation_end(self, trainer: Trainer, task: Plain) -> None:  # type: ignore[override]
+        if self.monitor.startswith("val_"):
+            self._give(trainer, task)
+
+    def on_train_epoch_end(self, trainer: Trainer, task: Plain) -> None:  # type: ignore[override]
+        if self.monitor.startswith("train_") and trainer.is_last_batch:
+            self._give(trainer, task)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("top", [1, 3, -1])
+@pytest.mark.parametrize("monitor", ["val_score", "train_score"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_epochs": 5},
+        {"max_epochs": 9, "max_steps": 18},
+        {"max_epochs": 7, "check_val_every_n_epoch": 2},
+        {"max_epochs": 2, "val_check_interval": 1},
+        {"max_epochs": 9, "max_steps": 19, "val_check_interval": 0.4},
+        {"max_epochs": 5, **ACROSS},
+    ],
+    ids=str,
+)
+def test_the_best_are_of_the_weights_that_had_their_score(
+    tmp_path: Path, options: dict[str, Any], monitor: str, top: int
+) -> None:
+    scores = Scores(monitor)
+    best = BestCheckpoint(
+        filename="best-{epoch}", auto_insert_metric_name=False, monitor=monitor, save_top_k=top,
+        enable_version_counter=False, save_on_train_epoch_end=True,
+    )  # fmt: skip
+    fit(tmp_path, callbacks=[scores, best], **options)
+    expected = sorted(scores.given, key=lambda given: given[0])[: None if top == -1 else top]
+    kept = sorted((float(score), path) for path, score in best.best_k_models.items())
+    assert [score for score, _ in kept] == [score for score, _ in expected]
+    assert {str(path) for path in (tmp_path / "checkpoints").glob("best-*")} == set(best.best_k_models)
+    for (_, path), (_, weight) in zip(kept, expected, strict=True):
+        assert torch.equal(torch.load(path, weights_only=True)["state_dict"]["layer.weight"], weight)

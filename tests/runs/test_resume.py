@@ -94,6 +94,7 @@ VARIANTS = {
     "early_stopping": ["callbacks.early_stopping.patience=0", "callbacks.early_stopping.min_delta=10"],
     "steps": ["trainer.max_epochs=-1", "trainer.max_steps=33", "scheduler=step", "scheduler.step_size=1"],
     "steps_within": [*WITHIN, "trainer.max_epochs=-1", "trainer.max_steps=26", "scheduler=plateau_per_batch"],
+    "plateau_within": [*WITHIN, "scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9"],
     "after_every_batch": ["+trainer.val_check_interval=1", "callbacks.last_checkpoint.every_n_steps=1"],
     "within_accumulated": [*WITHIN, "trainer.accumulate_grad_batches=2", "callbacks.last_checkpoint.every_n_steps=1"],
     "every_step": ["callbacks.last_checkpoint.every_n_steps=1", "trainer.check_val_every_n_epoch=2"],

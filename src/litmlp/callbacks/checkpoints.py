@@ -20,16 +20,39 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, but a NaN or an infinity is never among the best, and the directory is no logger's to choose."""
+    """Lightning's, but each value is of the weights that it is saved with, and a NaN or an infinity is never the best.
+
+    With `save_on_train_epoch_end` a `val_` metric counts once after each validation: after the epoch, and the step of a
+    plateau, where the validation ends one, else at once, with the step in the file's name. Other metrics count after
+    each whole epoch. The directory is no logger's to choose.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = str(_folder(trainer))
+        self._is_new = False  # the monitored value
+        validates_within = trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch is None
+        if validates_within and self.filename is not None and "{step" not in self.filename:
+            self.filename += "-{step:06d}"
         super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(self, *args: Any) -> None:
         if self._every_n_train_steps or self._train_time_interval is not None:  # else it only reads the clock, 16 us
             super().on_train_batch_end(*args)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not (self._save_on_train_epoch_end and str(self.monitor).startswith("val_")):
+            super().on_validation_end(trainer, pl_module)
+        elif trainer.is_last_batch:
+            self._is_new = True
+        else:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        is_of_training = self.monitor is not None and not self.monitor.startswith("val_")
+        if self.monitor is None or self._is_new or (is_of_training and trainer.is_last_batch):
+            super().on_train_epoch_end(trainer, pl_module)
+        self._is_new = False
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
@@ -79,9 +102,9 @@ class LastCheckpoint(Checkpoint):
             checkpoint |= checkpoint.pop("unfinished")
             for optimizer, groups in zip(checkpoint["optimizer_states"], checkpoint.pop("param_groups"), strict=True):
                 optimizer["param_groups"] = groups
-            for each in trainer.callbacks:  # type: ignore[attr-defined]  # they were shown the close
+            for each in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]  # they were shown the close
                 if each is not self:
-                    each.on_load_checkpoint(trainer, pl_module, checkpoint)
+                    each.on_load_checkpoint(*(() if each is pl_module else (trainer, pl_module)), checkpoint)
         self._loaded = checkpoint["resume"]
         old, new = self._loaded["folder"], str(_folder(trainer))
         for state in checkpoint["callbacks"].values():

@@ -64,6 +64,7 @@ class SupervisedTask(LightningModule):
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated
         self._sizes: list[int] = []
         self.last_validated = 0  # step
+        self._is_new = False  # the last validation, to a plateau per epoch
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # Lightning sets it some 40 times a step; nn.Module's way takes 2 us each
@@ -122,8 +123,10 @@ class SupervisedTask(LightningModule):
         if isinstance(plateau, ReduceLROnPlateau) and self.scheduler.interval == "epoch":
             value = self.trainer.callback_metrics.get(str(self.scheduler.monitor))
             is_due = (self.current_epoch + 1) % self.scheduler.frequency == 0
+            is_due &= self._is_new or not str(self.scheduler.monitor).startswith("val_")
             if is_due and value is not None and self.trainer.is_last_batch:  # not where max_steps ends an epoch early
                 plateau.step(value)
+                self._is_new = False
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):
@@ -150,7 +153,14 @@ class SupervisedTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.val_scores.compute())
         self.val_scores.reset()
-        self.last_validated = self.global_step
+        self.last_validated, self._is_new = self.global_step, not self.trainer.sanity_checking
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["validation"] = {"step": self.last_validated, "is_new": self._is_new}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None and self._trainer.state.fn == "fit" and "validation" in checkpoint:
+            self.last_validated, self._is_new = checkpoint["validation"]["step"], checkpoint["validation"]["is_new"]
 
     def test_step(self, batch: Samples, batch_idx: int) -> Tensor | None:
         return self._score(self.test_scores, batch)  # for callbacks that look at single samples
