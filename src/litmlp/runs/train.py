@@ -17,7 +17,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from litmlp.checkpoint_io import DurableCheckpoints
 from litmlp.profiler import NoProfiler
 from litmlp.runs import record, resume, tensorboard
-from litmlp.runs.checks import check_devices, check_lengths, check_monitors, check_task, check_values
+from litmlp.runs.checks import (
+    check_devices,
+    check_lengths,
+    check_loaders,
+    check_monitors,
+    check_task,
+    check_values,
+)
 from litmlp.runs.compare import read_overrides, read_provenance
 from litmlp.runs.defaults import differences_from_defaults
 from litmlp.runs.errors import blamed_on
@@ -71,14 +78,16 @@ def train(
         log.info("%s is finished: %s; best %s %s", run_dir, metrics["stopped"], metrics["monitor"], value)
         return metrics["best"]
     trainer.strategy.setup_environment()  # joins the other processes, where there are any
+    data.trainer = trainer  # as Lightning sets it later: loaders may ask it for the number of processes
     with blamed_on(cfg, "data"):
         if trainer.local_rank == 0:
             data.prepare_data()
         trainer.strategy.barrier()
-        data.setup()
+        data.setup("fit")
     has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
     logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
     check_monitors(cfg, logged, has_validation)
+    check_loaders(cfg, trainer, data)
     check_lengths(cfg, data)
     check_task(task, data)
 
