@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from litmlp.checkpoint_io import DurableCheckpoints
-from litmlp.training_epoch import TrainingEpoch
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from litmlp.data.in_memory import Batches, Samples
+from runwright.loop.checkpoint_io import DurableCheckpoints
 from runwright.loop.checkpoints import BestCheckpoint, LastCheckpoint
+from runwright.loop.step import TrainingEpoch
 
 BATCHES = 5  # of an epoch
 ACROSS = {"val_check_interval": 3, "check_val_every_n_epoch": None}  # every third batch, whatever the epoch
