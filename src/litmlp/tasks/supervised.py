@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from runwright.contracts import Prediction, Stage, Task
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from runwright.contracts import Prediction, Stage, Task
 
 from ..data.in_memory import Batches, InMemoryData, Samples
 from ..optim import Schedule, describe, parameter_groups

@@ -15,7 +15,7 @@ import yaml
 
 from runwright.pages.charts import confusion, lines, short
 from runwright.pages.page import Figure, Image, Page, Section, Table, Tile, is_share, percent, score
-from runwright.pages.sample_image import as_image
+from runwright.pages.pictures import as_image
 from runwright.rundir.curves import Curves, read_curves, steps_per_epoch
 from runwright.rundir.files import CONFIG, CURVES_PICTURE, ERROR
 from runwright.rundir.read import read_metrics, read_overrides, read_provenance, read_results, read_values
