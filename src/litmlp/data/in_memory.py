@@ -16,7 +16,7 @@ from runwright.loop.batches import Batches, Samples
 
 from .checks import check_samples, kind_of
 
-TRANSFORMED = 2**24
+TRANSFORMED_ONCE = 2**24
 """Values, 64 MiB as floats, of the largest set that is transformed once rather than batch by batch in each epoch. Where
 batches are drawn at random, gathering bytes and transforming those is as fast."""
 
@@ -201,7 +201,7 @@ class InMemoryData(LightningDataModule, Data, ABC):
             samples = samples.to(device)
         assert self.transform is not None, "setup() comes first"
         transform = self.transform.to(samples.x.device)
-        if seed is None and augment is None and samples.x.numel() <= TRANSFORMED:
+        if seed is None and augment is None and samples.x.numel() <= TRANSFORMED_ONCE:
             return Batches(Samples(transform(samples.x), samples.y), batch_size, None, None, rank, world_size)
         whole = transform if augment is None else lambda x: augment(transform(x))
         return Batches(samples, batch_size, seed, whole, rank, world_size)

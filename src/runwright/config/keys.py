@@ -86,7 +86,7 @@ KEYS = {
     "logger.wandb.project": Key(follows="name"),
     "trainer.max_epochs": Key(least=-1, is_length=True, may_change=True, is_setting=True),
     "trainer.max_steps": Key(least=-1, most=2**62, is_length=True, may_change=True, is_setting=True),
-    "trainer.max_time": Key(kinds=("a string", "a mapping"), may_change=True),
+    "trainer.max_time": Key(kinds=("a string", "a mapping"), is_length=True, may_change=True),
     "trainer.precision": Key(kinds=("a number",), is_setting=True),
     "trainer.accumulate_grad_batches": Key(least=1, is_setting=True),
     "trainer.gradient_clip_val": Key(least=0.0, most=inf, is_setting=True),
@@ -108,6 +108,7 @@ KEYS = {
 }
 
 LENGTHS = tuple(name for name, key in KEYS.items() if key.is_length)
+COUNTED_LENGTHS = tuple(name for name in LENGTHS if KEYS[name].least is not None)  # those that a schedule can span
 REPEATS = {name: key.repeats for name, key in KEYS.items() if key.repeats}
 
 _PATTERNS = {name: re.compile(re.escape(name).replace(r"\*", r"[^.]+")) for name in KEYS}

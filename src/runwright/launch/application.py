@@ -29,10 +29,10 @@ from runwright.config.overrides import Job, check_overrides
 from runwright.config.walk import leaves_of
 from runwright.launch.command import Command, parse
 from runwright.launch.job import num_processes
-from runwright.launch.rendezvous import follow
+from runwright.launch.rendezvous import train_other_rank
 from runwright.launch.sharing import check_launcher, remove_slots
 from runwright.rundir.create import Created
-from runwright.rundir.files import CONFIG, ERROR, LOG, SWEEP
+from runwright.rundir.files import CONFIG, ERROR, LOG, MULTIRUN, SWEEP
 from runwright.rundir.trust import check_objects
 from runwright.signals import Interrupted
 from runwright.sweeps.leaderboard import compare, find_runs
@@ -67,7 +67,7 @@ def run(main: Callable[[], Any], conf: str) -> None:
     # Under `uv run`, Ray would give its workers a copy of the project, and the runs would be written there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
-        if follow(sys.argv):
+        if train_other_rank(sys.argv):
             return
         plan = make_plan(sys.argv[1:], Path(conf))
         sys.argv[1:] = plan.arguments
@@ -180,7 +180,7 @@ def _sweep(main: Callable[[], Any], plan: Plan) -> None:
     if runs:
         _print_leaderboard(plan.directory, runs, plan.with_report)
     else:
-        created.remove([SWEEP, "multirun.yaml"])
+        created.remove([SWEEP, MULTIRUN])
     sys.exit(status)
 
 

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runwright.config.arguments import complain
 from runwright.config.errors import InputError, OccupiedError, sentence
-from runwright.launch.rendezvous import JOB, as_text, fit_to_world, meet, started_by_others, train_as_told
+from runwright.launch.rendezvous import JOB, as_text, fit_to_world, is_one_of_several, meet, train_as_rank
 from runwright.launch.sharing import share_machine
 from runwright.launch.supervise import WorkerError, supervise
 from runwright.launch.train_here import train_here
@@ -112,10 +112,10 @@ def launch(cfg: DictConfig) -> float | None:
         config = Path(HydraConfig.get().runtime.output_dir) / CONFIG
         is_resumed = cfg.resume and config.exists()
         cfg.seed = OmegaConf.load(config).seed if is_resumed else secrets.randbelow(2**32)
-    if started_by_others():
+    if is_one_of_several():
         store = meet()
         if os.environ["RANK"] != "0":  # submitit runs the job in each of its tasks
-            return train_as_told(store)
+            return train_as_rank(store)
         fit_to_world(cfg)
         store.set(JOB, as_text(cfg))
         return train_here(cfg)

@@ -18,6 +18,8 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from runwright.rundir.files import MLFLOW_ID, WANDB_ID
+
 MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")  # that W&B knows
 
 
@@ -33,7 +35,7 @@ class MLflow(MLFlowLogger):
         _require("mlflow")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        self._file = save_dir / "mlflow.id"
+        self._file = save_dir / MLFLOW_ID
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd() / 'mlflow.db'}")
         database = Path(uri.removeprefix("sqlite:///"))
         if database != Path(uri) and not database.parent.is_dir():
@@ -86,7 +88,7 @@ class WandB(WandbLogger):
             raise ValueError(f"WANDB_MODE={mode}: must be one of {', '.join(MODES)}")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
-        self._file = save_dir / "wandb.id"
+        self._file = save_dir / WANDB_ID
         super().__init__(
             name=save_dir.name,
             group=save_dir.parent.name,

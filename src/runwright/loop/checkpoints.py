@@ -30,7 +30,7 @@ class BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = str(_folder(trainer))
-        self._is_new = False  # the monitored value
+        self._has_new_value = False  # of the monitored metric, not considered yet
         validates_within = trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch is None
         if validates_within and self.filename is not None and "{step" not in self.filename:
             self.filename += "-{step:06d}"
@@ -44,15 +44,15 @@ class BestCheckpoint(ModelCheckpoint):
         if not (self._save_on_train_epoch_end and str(self.monitor).startswith("val_")):
             super().on_validation_end(trainer, pl_module)
         elif trainer.is_last_batch:
-            self._is_new = True
+            self._has_new_value = True
         else:
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_of_training = self.monitor is not None and not self.monitor.startswith("val_")
-        if self.monitor is None or self._is_new or (is_of_training and trainer.is_last_batch):
+        if self.monitor is None or self._has_new_value or (is_of_training and trainer.is_last_batch):
             super().on_train_epoch_end(trainer, pl_module)
-        self._is_new = False
+        self._has_new_value = False
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)

@@ -21,7 +21,6 @@ from runwright.rundir.files import CONFIG, CURVES_PICTURE, ERROR
 from runwright.rundir.read import read_metrics, read_overrides, read_provenance, read_results, read_values
 from runwright.sweeps.table import duration
 
-RESULTS = "test_results.json"  # what the test stage of a classification leaves
 STAGES = {"train": "training", "val": "validation"}
 NAMES = {"acc": "accuracy"}
 MOST_CLASSES = 30  # that a chart or a table has room for

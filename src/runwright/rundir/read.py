@@ -10,7 +10,7 @@ import yaml
 from runwright.config.errors import InputError
 from runwright.rundir.files import CONFIG, METRICS, OVERRIDES, PROVENANCE, RESULTS
 
-PARTS = ("data", "model", "task")  # all that is built of a run that is only reopened
+REOPENED_PARTS = ("data", "model", "task")  # all that is built of a run that is only reopened
 LARGEST, DEEPEST = 1_000_000, 50  # bytes of a config.yaml, and levels of nesting
 
 
@@ -37,7 +37,7 @@ def read_values(run_dir: Path) -> dict[str, Any]:
         content = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not a configuration: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in PARTS):
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in REOPENED_PARTS):
         raise InputError(f"{path}: not the configuration of a run, which has data, model and task")
     return content
 

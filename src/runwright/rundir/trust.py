@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runwright.config.errors import InputError
 from runwright.config.values import check_value, leads_outside
 from runwright.rundir.files import CONFIG
-from runwright.rundir.read import PARTS, read_values
+from runwright.rundir.read import REOPENED_PARTS, read_values
 
 # What the libraries offer that reads and writes nothing by itself. Not all of torchmetrics: some of its metrics load
 # the models that an argument names.
@@ -83,7 +83,7 @@ def read_config(run_dir: Path, conf: Path, to_train: bool = False) -> DictConfig
     Args:
         run_dir: as the user gave it.
         conf: the project's, whose `trusted.yaml` is asked.
-        to_train: the whole of it is to be built and trained, not just `PARTS` to be looked at.
+        to_train: the whole of it is to be built and trained, not just `REOPENED_PARTS` to be looked at.
 
     Raises:
         InputError: there is no such file, or it holds something else.
@@ -121,7 +121,7 @@ def check_objects(run_dir: Path, cfg: DictConfig, conf: Path, to_train: bool = F
             target = get_object(name)
         except Exception as error:  # whatever a stranger's name may lead to
             raise _refusal(run_dir / CONFIG, key, name) from error
-        is_part = key.partition(".")[0] in PARTS
+        is_part = key.partition(".")[0] in REOPENED_PARTS
         may_be_called = inspect.isfunction(target) and target.__module__ in trusted.functions and not is_part
         is_known = (inspect.isclass(target) or may_be_called) and isinstance(target.__module__, str)
         if not is_known or not _is_below(f"{target.__module__}.{target.__qualname__}", _packages(key, trusted)):
@@ -146,7 +146,7 @@ def _refusal(path: Path, key: str, name: Any) -> InputError:
 
 
 def _packages(key: str, trusted: Trusted) -> Sequence[str]:
-    return (*trusted.packages, *(REOPENED if key.partition(".")[0] in PARTS else TRAINED))
+    return (*trusted.packages, *(REOPENED if key.partition(".")[0] in REOPENED_PARTS else TRAINED))
 
 
 def _is_below(name: str, packages: Sequence[str]) -> bool:
@@ -156,11 +156,11 @@ def _is_below(name: str, packages: Sequence[str]) -> bool:
 def _says_where_to_write(key: str, value: Any) -> bool:
     section, *names = key.split(".")
     names_a_place = isinstance(value, str) and (leads_outside(value) or names[-1:] == ["dirpath"])
-    return bool(names) and section not in PARTS and (names_a_place or "_args_" in names)
+    return bool(names) and section not in REOPENED_PARTS and (names_a_place or "_args_" in names)
 
 
 def _targets(content: Any, to_train: bool) -> Iterator[tuple[str, Any]]:
-    for key, value in _leaves(content if to_train else {part: content[part] for part in PARTS}):
+    for key, value in _leaves(content if to_train else {part: content[part] for part in REOPENED_PARTS}):
         if key.rpartition(".")[2] == "_target_":
             yield key, value
 

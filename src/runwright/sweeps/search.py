@@ -27,8 +27,9 @@ from omegaconf import DictConfig
 from runwright.config.arguments import complaining
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError
+from runwright.rundir.files import STUDY_CLAIMS, STUDY_JOURNAL
 from runwright.sweeps.grid import merged, raise_if_debugged, subdir
-from runwright.sweeps.study import JOURNAL, PRUNED, STUDY, open_journal
+from runwright.sweeps.study import PRUNED, STUDY, open_journal
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -94,7 +95,7 @@ class OptunaSweeper(Sweeper):
             instantiate(self.sampler), instantiate(self.pruner)
 
         self.directory = Path(self.cfg.hydra.sweep.dir)
-        journal, mode = self.directory / JOURNAL, self.cfg.mode
+        journal, mode = self.directory / STUDY_JOURNAL, self.cfg.mode
         journal.parent.mkdir(parents=True, exist_ok=True)
         direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
         self.study = optuna.create_study(
@@ -104,7 +105,7 @@ class OptunaSweeper(Sweeper):
             raise InputError(
                 f"mode={mode}: {self.directory} holds a search of the other mode; choose another directory"
             )
-        with journal.with_name("claims").open("ab") as file:
+        with (self.directory / STUDY_CLAIMS).open("ab") as file:
             claims = _Claims(file)
             while batch := self._next(claims):
                 for _, group in groupby(enumerate(batch), lambda pair: pair[1].number - pair[0]):  # without gaps

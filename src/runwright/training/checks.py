@@ -25,7 +25,7 @@ def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
                     f"data: {of} over an iterable, would give all batches to each of {trainer.world_size} processes\n"
                     "give each its share, by self.trainer.global_rank, and set trainer.use_distributed_sampler=false"
                 )
-            share = data.batch_size // trainer.world_size  # without a rest, as `check_devices` has seen
+            share = data.batch_size // trainer.world_size  # no remainder: `check_devices` has refused one
             if stage == "train" and loader.batch_size not in (None, share):
                 raise InputError(
                     f"data.batch_size={data.batch_size}: is of all {trainer.world_size} processes together, but {of}, "

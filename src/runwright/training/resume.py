@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.errors import InputError, OccupiedError
-from runwright.config.keys import LENGTHS, may_change
+from runwright.config.keys import COUNTED_LENGTHS, LENGTHS, may_change
 from runwright.config.walk import as_typed, leaves_of
 from runwright.loop.checkpoints import is_over
 from runwright.rundir.checkpoint import DamagedCheckpointError, read_checkpoint
@@ -23,8 +23,6 @@ from runwright.training import record
 
 log = logging.getLogger(__name__)
 
-LENGTH = (*LENGTHS, "trainer.max_time")
-
 
 def recorded(run_dir: Path) -> DictConfig | None:
     """The configuration of the run that this directory holds, if it holds one."""
@@ -33,7 +31,7 @@ def recorded(run_dir: Path) -> DictConfig | None:
 
 def finished(run_dir: Path, changed: dict[str, str]) -> dict[str, Any] | None:
     """The metrics of a run that has come to its end, unless that has been moved."""
-    return None if set(changed) & set(LENGTH) else read_metrics(run_dir) or None
+    return None if set(changed) & set(LENGTHS) else read_metrics(run_dir) or None
 
 
 def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
@@ -48,11 +46,11 @@ def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
     refused = [key for key in keys if not may_change(key)]
     length = new.scheduler.get("run_length_as")
     if length is not None and new.scheduler.get(length) is None:  # the schedule spans the run
-        refused += [key for key in keys if key in LENGTHS]
+        refused += [key for key in keys if key in COUNTED_LENGTHS]
     if refused:
         lines = [f"{run_dir}: a run goes on with the values it has, but these differ:"]
         lines += [f"  {key}: {found[key]}" for key in refused]
-        if set(refused) <= set(LENGTH):
+        if set(refused) <= set(LENGTHS):
             lines.append(f"  (scheduler.{length}, which was not given, follows them)")
         raise InputError("\n".join([*lines, f"from={run_dir} with other values starts a run of its own"]))
     return found

@@ -15,6 +15,7 @@ from runwright.loggers import tensorboard
 from runwright.loggers.terminal import print_config
 from runwright.loop.checkpoints import LastCheckpoint
 from runwright.loop.quiet import quiet_libraries
+from runwright.loop.validation import LastValidation
 from runwright.rundir.read import read_overrides, read_provenance
 from runwright.signals import handle_signals
 from runwright.training import record, resume
@@ -48,7 +49,7 @@ def train(
     quiet_libraries()
     with handle_signals() as signals:
         before = resume.recorded(run_dir) if cfg.resume else None
-        validation = record.LastValidation()
+        validation = LastValidation()
         data, task, trainer = construct(cfg, run_dir, overrides, [*callbacks, validation])
         set_num_threads(cfg, task.model, data.batch_size, None if before is None else before.get("num_threads"))
         for callback in trainer.checkpoint_callbacks:
