@@ -34,5 +34,5 @@ def sentence(error: Exception) -> str | None:
 
 
 def printable(text: str) -> str:
-    """It without what a stranger's file could tell the terminal to do."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """It without what a stranger's file could tell the terminal to do, or an XML parser cannot take."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

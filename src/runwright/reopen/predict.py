@@ -1,12 +1,14 @@
 """What a reopened run says of samples in files."""
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO, StringIO
 from math import prod
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from runwright.rundir.durable import write
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # whatever the file is called: some of Pillow's run programs
 CHUNK = 1000  # samples at a time
+SHARE = 4  # of this machine's memory one part in so many is as much as the samples of an archive may take
 
 
 def predict(run: Reopened, x: Tensor) -> list[Prediction]:
@@ -50,6 +53,7 @@ def read_samples(path: Path, shape: Sequence[int], max_value: float) -> Tensor:
                 np.load(path, mmap_mode="r", allow_pickle=False)
             )  # mapped: a header may promise any size
         elif kind == ".npz":
+            _check_sizes(path)
             with np.load(path, allow_pickle=False) as arrays:
                 if len(arrays.files) != 1:
                     raise InputError(f"{path}: must hold one array, it holds {', '.join(arrays.files) or 'none'}")
@@ -96,6 +100,14 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     lines.writerow(columns)
     lines.writerows(zip(*columns.values(), strict=True))
     write(path, text.getvalue().encode())
+
+
+def _check_sizes(path: Path) -> None:
+    """A small archive may hold arrays that no memory has room for."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE
+    with ZipFile(path) as archive:
+        if sum(part.file_size for part in archive.infolist()) > most:
+            raise InputError(f"{path}: its arrays take more than {most:,} bytes, too much for this machine")
 
 
 def _no_ones(shape: Sequence[int]) -> list[int]:

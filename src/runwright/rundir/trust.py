@@ -1,6 +1,7 @@
 """What may be built of a recorded run, which may be a stranger's: its config.yaml names what building it would run."""
 
 import inspect
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,14 +130,16 @@ def check_objects(run_dir: Path, cfg: DictConfig, conf: Path, to_train: bool = F
 
 
 def check_links(run_dir: Path) -> None:
-    """What is written into a run directory stays there.
+    """What is written into a run directory stays there, and gets there.
 
     Raises:
-        InputError: a link in it leads elsewhere.
+        InputError: a link in it leads elsewhere, or something in it is neither file nor directory, such as a pipe.
     """
     for path in run_dir.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(run_dir.resolve()):
+        if path.is_symlink() and not os.path.realpath(path).startswith(f"{os.path.realpath(run_dir)}{os.sep}"):
             raise InputError(f"{path}: a link that leads out of the run directory; put there what it leads to")
+        if not path.is_symlink() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path}: neither a file nor a directory; remove it")
 
 
 def _refusal(path: Path, key: str, name: Any) -> InputError:

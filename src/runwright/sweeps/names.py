@@ -14,6 +14,7 @@ from runwright.config.errors import InputError
 from runwright.config.keys import KEYS
 from runwright.rundir.durable import write
 from runwright.rundir.files import SWEEP
+from runwright.rundir.read import read_yaml
 
 LONGEST_NAME = 100  # of a directory; file systems take 255 bytes
 
@@ -89,10 +90,11 @@ def read_command(sweep_dir: Path) -> tuple[str | None, list[str]]:
 
 def _recorded(path: Path) -> tuple[str | None, list[str]]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         config_name, overrides = content["config_name"], content["overrides"]
-        if not re.fullmatch(r"\w+", config_name or "train") or not all(isinstance(each, str) for each in overrides):
+        are_overrides = isinstance(overrides, list) and all(isinstance(each, str) for each in overrides)
+        if not re.fullmatch(r"\w+", config_name or "train") or not are_overrides:
             raise ValueError
-    except (yaml.YAMLError, ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         raise InputError(f"{path}: not the command of a sweep") from None
     return config_name, overrides

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from runwright.config.walk import as_typed
+from runwright.rundir.durable import write
 from runwright.rundir.files import SUMMARY, SUMMARY_TABLE
 from runwright.sweeps.leaderboard import Row
 
@@ -125,8 +127,9 @@ def write_summary(folder: Path, rows: Sequence[Row]) -> None:
             "notes": "; ".join(dict.fromkeys(row.notes.values())),
             "runs": " ".join(dict.fromkeys([*runs, *notes])),
         }
-    (folder / SUMMARY).write_text(json.dumps(entries, indent=2) + "\n")
-    with (folder / SUMMARY_TABLE).open("w", newline="") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(key for each in flat for key in each))
-        writer.writeheader()
-        writer.writerows(flat)
+    write(folder / SUMMARY, (json.dumps(entries, indent=2) + "\n").encode())
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, dict.fromkeys(key for each in flat for key in each))
+    writer.writeheader()
+    writer.writerows(flat)
+    write(folder / SUMMARY_TABLE, text.getvalue().encode(errors="backslashreplace"))  # names may be no UTF-8
