@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runwright.config.arguments import Parser, complaining
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, printable
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -34,7 +34,7 @@ def main() -> None:
         run = reopen(args.run_dir, CONF, args.checkpoint)
         x = torch.cat([read_samples(path, run.data.sample_shape, run.data.max_value) for path in args.input])
         write_predictions(args.output, predict(run, x))
-        print(f"{len(x):,} samples by {run.checkpoint}: {args.output}")
+        print(printable(f"{len(x):,} samples by {run.checkpoint}: {args.output}"))
 
 
 if __name__ == "__main__":

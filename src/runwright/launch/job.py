@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runwright.config.arguments import complain
+from runwright.config.arguments import complain, print_trace
 from runwright.config.errors import InputError, OccupiedError, printable, sentence
 from runwright.launch.rendezvous import JOB, as_text, fit_to_world, meet, started_by_others, train_as_told
 from runwright.launch.sharing import share_machine
@@ -77,9 +77,9 @@ def _print_failure(error: Exception) -> int:
     """On standard error, unless a line of the log has said it all; the exit status."""
     is_input_error = isinstance(error, InputError)
     if isinstance(error, WorkerError):
-        print(error.trace or str(error), file=sys.stderr)
+        print(printable(error.trace or str(error)), file=sys.stderr)
     elif sentence(error) is None or shows_traces():
-        traceback.print_exc()
+        print_trace()
     elif is_input_error:
         complain(str(error))
     return 2 if is_input_error else 1

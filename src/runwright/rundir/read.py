@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from runwright.config.errors import InputError, printable
+from runwright.config.errors import InputError, all_printable, printable
 from runwright.rundir.files import CONFIG, ERROR, METRICS, OVERRIDES, PROVENANCE, RESULTS
 
 PARTS = ("data", "model", "task")  # all that is built of a run that is only reopened
@@ -81,15 +81,7 @@ def read_json(path: Path) -> Any:
         ValueError: it holds something else.
         RecursionError: it does so deeply.
     """
-    return _printable(json.loads(read_inside(path, path.parent, LARGEST_JSON).decode("utf-8")))
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, list):
-        return [_printable(each) for each in value]
-    return {printable(key): _printable(each) for key, each in value.items()} if isinstance(value, dict) else value
+    return all_printable(json.loads(read_inside(path, path.parent, LARGEST_JSON).decode("utf-8")))
 
 
 def read_error(run_dir: Path) -> str:
