@@ -1,6 +1,7 @@
 """The best weights by a metric, and the state from which a run goes on."""
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from runwright.loop.checkpoint_io import DurableCheckpoints
 from runwright.rundir.checkpoint import named_in
 from runwright.rundir.files import CHECKPOINTS, LAST, PREVIOUS
 from runwright.signals import Interrupted, Signals
+
+COUNTS = ("epoch", "step")
+FIELD = re.compile(r"\{([^\W\d][\w.-]*)(?::([+ ]?0?\d{0,2}(?:\.\d{1,2})?[deEfFgG]?))?\}")  # name and format of a number
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -143,6 +147,30 @@ class LastCheckpoint(Checkpoint):
                 io.remove_replaced()
         if self._signal:
             raise Interrupted(self._signal)
+
+
+def check_filename(filename: object) -> None:
+    """Refuse what Lightning would make other things of than a name: it hands the text to `str.format`.
+
+    Raises:
+        ValueError: it is not a file's name with `{epoch}`, `{step}` and metrics, such as `{val_loss:.3f}`.
+    """
+    is_name = isinstance(filename, str) and not set(FIELD.sub("", filename)) & set("{}/\\\0")
+    try:
+        for name, spec in FIELD.findall(filename) if is_name else ():
+            format(1 if name in COUNTS else 0.5, spec)
+    except ValueError:
+        is_name = False
+    if not is_name and filename is not None:
+        raise ValueError(
+            f"filename must be a file's name, in which {{epoch}}, {{step}} and metrics, such as {{val_loss:.3f}}, "
+            f"may stand, got {filename}"
+        )
+
+
+def fields(filename: str) -> list[str]:
+    """The metrics whose values a checkpoint's name tells."""
+    return [name for name, _ in FIELD.findall(filename) if name not in COUNTS]
 
 
 def _can_resume_after(trainer: Trainer, batch_idx: int) -> bool:
