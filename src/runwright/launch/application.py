@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from runwright import report
-from runwright.config.arguments import complain, end_with_pipe
+from runwright.config.arguments import complain, end_with_pipe, print_trace
 from runwright.config.blame import error_context
-from runwright.config.errors import sentence
+from runwright.config.errors import printable, sentence
 from runwright.config.keys import key
 from runwright.config.overrides import Job, check_overrides
 from runwright.config.walk import leaves_of
@@ -87,7 +86,7 @@ def run(main: Callable[[], Any], conf: str) -> None:
         message = sentence(error)
         is_debugged = not {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}.isdisjoint(sys.argv)
         if message is None or is_debugged or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exc()
+            print_trace()
             sys.exit(1 if message is None else 2)
         sys.exit(complain(message))
 
@@ -190,15 +189,15 @@ def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> 
     write_summary(sweep, rows)
     print()
     show(rows)
-    print(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}")
+    print(printable(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}"))
     if with_report:
-        print(report.report_line(sweep))
+        print(printable(report.report_line(sweep)))
     failed = {run: note for row in rows for run, note in row.notes.items() if note.startswith("failed: ")}
     if failed:
         where = f"the traceback of each is in its {ERROR}"
         print(f"{len(failed)} of {len(runs)} jobs failed; {where}:", file=sys.stderr)
     for run, note in failed.items():
-        print(f"  {run}: {note.removeprefix('failed: ')}", file=sys.stderr)
+        print(printable(f"  {run}: {note.removeprefix('failed: ')}"), file=sys.stderr)
 
 
 class DropConfigs(Callback):

@@ -18,7 +18,14 @@ from runwright.pages.page import Figure, Image, Page, Section, Table, Tile, is_s
 from runwright.pages.pictures import as_image
 from runwright.rundir.curves import Curves, read_curves, steps_per_epoch
 from runwright.rundir.files import CONFIG, CURVES_PICTURE, ERROR
-from runwright.rundir.read import read_metrics, read_overrides, read_provenance, read_results, read_values
+from runwright.rundir.read import (
+    read_error,
+    read_metrics,
+    read_overrides,
+    read_provenance,
+    read_results,
+    read_values,
+)
 from runwright.sweeps.table import duration
 
 STAGES = {"train": "training", "val": "validation"}
@@ -60,15 +67,14 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    error = folder / ERROR
     return Run(
         folder,
         read_metrics(folder),
-        read_values(folder) if (folder / CONFIG).is_file() else {},
+        read_values(folder) if (folder / CONFIG).exists() else {},
         read_curves(folder),
         read_results(folder),
         read_provenance(folder),
-        error.read_text(errors="replace").partition("\n")[0] if error.is_file() else "",
+        read_error(folder),
     )
 
 

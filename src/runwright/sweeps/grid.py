@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.arguments import complaining
 from runwright.config.errors import InputError
+from runwright.rundir.durable import write
 from runwright.rundir.files import MULTIRUN
 from runwright.sweeps.names import job_name
 
@@ -48,7 +49,7 @@ class GridSweeper(Sweeper):
         with complaining():
             directory = Path(self.cfg.hydra.sweep.dir)
             directory.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.cfg, directory / MULTIRUN)
+            write(directory / MULTIRUN, OmegaConf.to_yaml(self.cfg).encode())
             combinations = list(product(*map(_alternatives, merged(self.parser, self.params, arguments))))
             size = self.max_batch_size or len(combinations)
             results: list[JobReturn] = []

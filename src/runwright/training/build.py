@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runwright.config.blame import error_context
@@ -17,6 +17,7 @@ from runwright.config.errors import InputError
 from runwright.config.values import check_values
 from runwright.contracts import CheckedCallback, Data, Task
 from runwright.loop.checkpoint_io import DurableCheckpoints
+from runwright.loop.checkpoints import check_filename
 from runwright.loop.step import NoProfiler, TrainingEpoch
 from runwright.training.checks import check_devices
 
@@ -65,6 +66,9 @@ def construct(
         if isinstance(callback, CheckedCallback):
             with error_context(cfg, f"callbacks.{name}", typed):
                 callback.check(task)
+        if isinstance(callback, ModelCheckpoint):
+            with error_context(cfg, f"callbacks.{name}", typed):
+                check_filename(callback.filename)
         callbacks.append(callback)
     callbacks += others
     if not loggers:  # these two refuse a trainer without a logger

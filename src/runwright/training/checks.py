@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from runwright.config.errors import InputError
 from runwright.contracts import Data, SharingLoader
+from runwright.loop.checkpoints import fields
 
 
 def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
@@ -59,7 +60,10 @@ def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
 
 
 def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> None:
-    """Every `monitor` of a callback or of the scheduler is among the keys that training logs, when it is asked for."""
+    """Every `monitor` of a callback or of the scheduler is among the keys that training logs, when it is asked for.
+
+    So is every metric that the name of a checkpoint tells.
+    """
     sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.get("callbacks") or {})]
     for section in sections:
         monitor = OmegaConf.select(cfg, f"{section}.monitor")
@@ -73,6 +77,10 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
                 why = "trainer.limit_val_batches=0 leaves out validation; set it"
             fix = f"{why}, or callbacks=no_validation monitor=train_loss"
         raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
+    for section in sections[1:]:
+        filename = OmegaConf.select(cfg, f"{section}.filename")
+        if unknown := [name for name in fields(str(filename)) if name not in keys]:
+            raise InputError(f"{section}.filename={filename}: nothing logs {unknown[0]}; there are: {', '.join(keys)}")
     every, scheduler = cfg.trainer.check_val_every_n_epoch or 1, cfg.scheduler
     if (
         str(scheduler.get("monitor")).startswith("val_")
