@@ -1,9 +1,10 @@
 """Predict samples in files: python scripts/predict.py RUN_DIR --input FILE --output FILE"""
 
+from functools import partial
 from pathlib import Path
 
 from runwright.config.arguments import Parser, complaining
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, printable
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -32,9 +33,13 @@ def main() -> None:
         from runwright.reopen.run import reopen
 
         run = reopen(args.run_dir, CONF, args.checkpoint)
-        x = torch.cat([read_samples(path, run.data.sample_shape, run.data.max_value) for path in args.input])
+        data = run.data
+        read = partial(
+            read_samples, shape=data.sample_shape, max_value=data.max_value, feature_names=data.feature_names
+        )
+        x = torch.cat([read(path) for path in args.input])
         write_predictions(args.output, predict(run, x))
-        print(f"{len(x):,} samples by {run.checkpoint}: {args.output}")
+        print(printable(f"{len(x):,} samples by {run.checkpoint}: {args.output}"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ default here, so that most tasks define `model` and `metric_keys` beside Lightni
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -40,6 +40,8 @@ class Data(Protocol):
 
     class_names: Sequence[str] = ()
     """Of the classes, in their order; empty where their numbers are all there is."""
+    feature_names: Sequence[str] = ()
+    """Of the columns of a sample that is a row of a table, in their order; empty where they have none."""
     max_value: float = 1.0
     """The value of white in a sample that is an image."""
 
@@ -110,3 +112,20 @@ class StatefulLoader(Protocol):
     def state_dict(self) -> Mapping[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class SharingLoader(Protocol):
+    """A data loader that gives each of several processes its own part of every batch."""
+
+    def share(self, batch_idx: int) -> slice:
+        """This process's part of a global batch, counted in samples of the pass."""
+        ...
+
+
+if TYPE_CHECKING:  # what the engine has in hand: both at once, for which Python has no other type
+    from lightning import LightningDataModule, LightningModule
+
+    class LightningData(LightningDataModule, Data): ...
+
+    class LightningTask(LightningModule, Task): ...

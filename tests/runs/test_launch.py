@@ -97,6 +97,20 @@ def test_two_processes_give_the_numbers_of_one(process: Callable[..., Result], c
     assert two.out.count("run directory") == one.out.count("run directory") == 1
 
 
+def test_two_processes_give_a_weighted_loss_the_numbers_of_one(
+    process: Callable[..., Result], cli: Callable[..., Result]
+) -> None:
+    weights_of_classes = ["_target_=torch.arange", "start=0", "end=2", "step=0.2"]  # 0 for the first
+    weighted = ["+task.loss.ignore_index=3", *(f"+task.loss.weight.{each}" for each in weights_of_classes)]
+    small = [*SMALL, "data.batch_size=8", "model.dropout=0", *weighted]  # few, so that the processes' weights differ
+    one = cli(*small, "trainer.accelerator=cpu", "hydra.run.dir=one")
+    two = process(*small, *TWO, "hydra.run.dir=two")
+    assert two.status == 0, two.err
+    first, second = (json.loads((one.run_dir.with_name(name) / "metrics.json").read_text()) for name in ("one", "two"))
+    for stage in ("fit", "test"):
+        assert second[stage] == pytest.approx(first[stage], rel=1e-3)
+
+
 @pytest.mark.slow
 def test_a_sweep_goes_on_after_a_rank_that_failed(process: Callable[..., Result], faults: None) -> None:
     fault = ["+callbacks.fault._target_=faults.Fault", "optimizer.lr=0.3,0.1"]
@@ -119,6 +133,51 @@ def test_a_rank_that_fails_ends_the_others(process: Callable[..., Result], fault
     assert result.status == 1
     assert result.err.count("Traceback") == (0 if kills else 1)
     assert ("process 1 of 2 was killed by SIGKILL" if kills else "rank 1 is on fire") in result.err
+
+
+OWN = """
+import torch
+from lightning import Callback, LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class Own(LightningDataModule):
+    sample_shape, num_outputs = (1,), 2
+
+    def __init__(self, batch_size, **options):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def loader(self, **options):
+        x = torch.arange(24.0)[:, None]
+        return DataLoader(TensorDataset(x, x[:, 0].long() % 2), self.batch_size // self.trainer.world_size, **options)
+
+    def train_dataloader(self):
+        return self.loader(shuffle=True)
+
+    val_dataloader = test_dataloader = loader
+
+class Seen(Callback):
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        with open(f"{trainer.default_root_dir}/seen-{trainer.global_rank}", "a") as file:
+            file.write(" ".join(str(int(x)) for x in batch[0]) + "\\n")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_loaders_of_ones_own_are_shared_among_the_processes(
+    process: Callable[..., Result], tmp_path: Path, num_processes: int
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    args = ["data._target_=own.Own", "data.batch_size=8", "+callbacks.seen._target_=own.Seen", "trainer.max_epochs=2"]
+    result = process(*args, *(TWO if num_processes == 2 else []), PYTHONPATH=path)
+    assert result.status == 0, result.err
+    seen = [(result.run_dir / f"seen-{rank}").read_text().splitlines() for rank in range(num_processes)]
+    assert [len(batches) for batches in seen] == [6] * num_processes
+    for epoch in (slice(0, 3), slice(3, 6)):
+        samples = [int(x) for batches in seen for batch in batches[epoch] for x in batch.split()]
+        assert sorted(samples) == list(range(24))
 
 
 def test_bad_input_to_several_processes_is_one_sentence(process: Callable[..., Result]) -> None:

@@ -1,35 +1,24 @@
 """Data sets that fit in memory: tensors, gathered by index, a whole batch at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from math import ceil
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from runwright.contracts import Data
 from torch import Tensor, nn
 
-TRANSFORMED = 2**24
+from runwright.config.errors import DataError
+from runwright.contracts import Data
+from runwright.loop.batches import Batches, Samples
+
+from .checks import check_samples, kind_of
+
+TRANSFORMED_ONCE = 2**24
 """Values, 64 MiB as floats, of the largest set that is transformed once rather than batch by batch in each epoch. Where
 batches are drawn at random, gathering bytes and transforming those is as fast."""
-
-
-class Samples(NamedTuple):
-    """`x` is (N, *sample_shape), of any dtype; `y` is (N,) int64 classes or (N, num_outputs) float32 targets."""
-
-    x: Tensor
-    y: Tensor
-
-    def at(self, index: Tensor | slice) -> "Samples":
-        if isinstance(index, slice):
-            return Samples(self.x[index], self.y[index])
-        # On the CPU, images[index] takes seven times as long.
-        return Samples(self.x.index_select(0, index), self.y.index_select(0, index))
-
-    def to(self, device: torch.device) -> "Samples":
-        return Samples(self.x.to(device), self.y.to(device))
 
 
 class Normalize(nn.Module):
@@ -46,79 +35,6 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # In place on a copy: three times as fast, on large batches, as an expression that allocates each result.
         return x.to(torch.float32, copy=True).mul_(self.scale).add_(self.shift)
-
-
-class Batches:
-    """One pass over samples in memory, batch by batch: what Lightning is given as a data loader.
-
-    A shuffled order is a function of (seed, epoch) alone, whatever ran before and on however many processes: each
-    process takes its share of every global batch. The last batch may be smaller; no sample is dropped or repeated.
-
-    Args:
-        samples: on the device where batches are wanted.
-        batch_size: of the global batch, all processes together.
-        seed: of the order; None keeps the samples in theirs.
-        transform: applied to each batch of x after it was gathered.
-        rank, world_size: which process this is, of how many.
-    """
-
-    def __init__(
-        self,
-        samples: Samples,
-        batch_size: int,
-        seed: int | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.samples, self.batch_size, self.seed, self.transform = samples, batch_size, seed, transform
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self._next = 0  # batch of the pass under way
-        self._start = 0  # batch with which the next pass begins
-
-    # Lightning calls loader.sampler.set_epoch before each epoch, and reads batch_sampler where there is a sampler.
-    batch_sampler = None
-
-    @property
-    def sampler(self) -> "Batches":
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def state_dict(self) -> dict[str, int]:
-        """Where a pass is, for a run that is resumed there."""
-        return {"next": self._next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._start = state["next"]
-
-    def __len__(self) -> int:
-        return ceil(len(self.samples.y) / self.batch_size)
-
-    def size(self, batch_idx: int) -> int:
-        """Of a global batch: of what all processes together get."""
-        return min(self.batch_size, len(self.samples.y) - batch_idx * self.batch_size)
-
-    def share(self, batch_idx: int) -> slice:
-        """This process's part of a global batch, counted in the order of the pass."""
-        start, size = batch_idx * self.batch_size, self.size(batch_idx)
-        return slice(start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size)
-
-    def __iter__(self) -> Iterator[Samples]:
-        num_samples = len(self.samples.y)
-        order = None
-        if self.seed is not None:
-            epoch_seed = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
-            order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(epoch_seed))
-            order = order.to(self.samples.x.device)
-        first, self._start = self._start, 0
-        for batch_idx in range(first, len(self)):
-            self._next = batch_idx + 1
-            share = self.share(batch_idx)
-            batch = self.samples.at(share if order is None else order[share])
-            yield batch if self.transform is None else Samples(self.transform(batch.x), batch.y)
 
 
 class InMemoryData(LightningDataModule, Data, ABC):
@@ -143,12 +59,15 @@ class InMemoryData(LightningDataModule, Data, ABC):
 
     Raises:
         ValueError: an argument out of its range; from `setup`, one that does not suit the data.
+        DataError: from `setup`, what `load` returned is not as `Samples` says.
     """
 
     sample_shape: tuple[int, ...]
     num_outputs: int
     class_names: Sequence[str] = ()
     """Of the classes, in their order, where they have other names than their numbers."""
+    feature_names: Sequence[str] = ()
+    """Of the values of a sample, in their order, where they have names; `load` may set it. Checkpoints hold them."""
     max_value: float = 1.0
     """The largest x that `load` gives; x is divided by it."""
     stratify: bool = True
@@ -208,7 +127,15 @@ class InMemoryData(LightningDataModule, Data, ABC):
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        train, self.test = self.load()
+        parts = self.load()
+        if not isinstance(parts, tuple | list) or len(parts) != 2:
+            raise DataError(
+                f"{type(self).__name__}: load() must return training and test Samples, got {kind_of(parts)}"
+            )
+        for part, samples in zip(("training part", "test part"), parts, strict=True):
+            check_samples(samples, self, part)
+        self._check_names(self.feature_names)
+        train, self.test = parts
         num_val = _count("val_size", self.val_size, train.y, self.stratify)
         if num_val:
             train, self.val = split(train, num_val, self.split_seed, self.stratify)
@@ -228,12 +155,22 @@ class InMemoryData(LightningDataModule, Data, ABC):
             mean, std = self.max_value * torch.tensor(self.normalize or (0.0, 1.0), dtype=torch.double)
         return Normalize(1 / std, -mean / std)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What was fitted to the training samples, for whoever has the checkpoint and not the samples."""
-        return {} if self.transform is None else self.transform.state_dict()
+    def _check_names(self, names: Sequence[str]) -> None:
+        size, kinds = prod(self.sample_shape), {type(name) for name in names}
+        if names and (isinstance(names, str) or len(names) != size or len(set(names)) != size or kinds != {str}):
+            got = str(list(names))[:100]
+            raise DataError(f"{type(self).__name__}: feature_names must be {size} different strings, got {got}")
 
-    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        self.transform = Normalize(**state_dict)
+    def state_dict(self) -> dict[str, Any]:
+        """What was fitted to the training samples, for whoever has the checkpoint and not the samples."""
+        names = {"feature_names": list(self.feature_names)} if self.feature_names else {}
+        return {} if self.transform is None else {**self.transform.state_dict(), **names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        fitted = dict(state_dict)
+        names = fitted.pop("feature_names", self.feature_names)
+        self._check_names(names)
+        self.transform, self.feature_names = Normalize(**fitted), names
 
     def train_dataloader(self) -> Batches:
         assert self.train is not None, "setup() comes first"
@@ -264,7 +201,7 @@ class InMemoryData(LightningDataModule, Data, ABC):
             samples = samples.to(device)
         assert self.transform is not None, "setup() comes first"
         transform = self.transform.to(samples.x.device)
-        if seed is None and augment is None and samples.x.numel() <= TRANSFORMED:
+        if seed is None and augment is None and samples.x.numel() <= TRANSFORMED_ONCE:
             return Batches(Samples(transform(samples.x), samples.y), batch_size, None, None, rank, world_size)
         whole = transform if augment is None else lambda x: augment(transform(x))
         return Batches(samples, batch_size, seed, whole, rank, world_size)
@@ -331,6 +268,7 @@ class UndividedData(InMemoryData):
 
     def load(self) -> tuple[Samples, Samples]:
         samples = self.load_all()
+        check_samples(samples, self, "load_all()")  # before splits give samples other numbers
         if self.fold is not None:
             return hold_out_fold(samples, self.fold, self.num_folds, self.split_seed, self.stratify)
         num_test = _count("test_size", self.test_size, samples.y, self.stratify)

@@ -3,8 +3,9 @@
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,6 +16,10 @@ class InputError(Exception):
 
 class OccupiedError(InputError):
     """The directory belongs to another run: nothing may be written there."""
+
+
+class DataError(ValueError):
+    """The samples of a data set are not what they should be; no value of a key is to blame."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -41,5 +46,16 @@ def sentence(error: Exception) -> str | None:
 
 
 def printable(text: str) -> str:
-    """It without what a stranger's file could tell the terminal to do."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """It without what a stranger's file could tell the terminal to do, or an XML parser cannot take."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def all_printable(value: Any, clean: Callable[[str], str] = printable) -> Any:
+    """What a JSON file holds, with every string in it printable, or what else `clean` makes of it."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [all_printable(each, clean) for each in value]
+    if isinstance(value, dict):
+        return {clean(key): all_printable(each, clean) for key, each in value.items()}
+    return value

@@ -21,6 +21,7 @@ VALUES = (
     "report",
     "test",
     "resume",
+    "num_threads",
     "step_loop",
     "compile",
     "init_from",
@@ -82,6 +83,7 @@ KEYS = {
     "report": Key(kinds=("a string",), choices=("true", "false", "each"), may_change=True, in_run_names=False),
     "print_config": Key(choices=("changes", "full", "none"), may_change=True, in_run_names=False),
     "resume": Key(in_run_names=False, in_differences=False),
+    "num_threads": Key(kinds=("a number",), may_change=True, in_differences=False),
     "step_loop": Key(choices=("direct", "lightning"), may_change=True),
     "compile": Key(kinds=("a string",), has_no_others=True),
     "data.root": Key(may_change=True, in_run_names=False, is_path=True),
@@ -108,7 +110,7 @@ KEYS = {
     "logger.wandb.project": Key(follows="name"),
     "trainer.max_epochs": Key(least=-1, is_length=True, may_change=True, is_setting=True),
     "trainer.max_steps": Key(least=-1, most=2**62, is_length=True, may_change=True, is_setting=True),
-    "trainer.max_time": Key(kinds=("a string", "a mapping"), has_no_others=True, may_change=True),
+    "trainer.max_time": Key(kinds=("a string", "a mapping"), has_no_others=True, is_length=True, may_change=True),
     "trainer.precision": Key(kinds=("a number",), is_setting=True),
     "trainer.accumulate_grad_batches": Key(least=1, is_setting=True),
     "trainer.gradient_clip_val": Key(least=0.0, most=inf, is_setting=True),
@@ -130,6 +132,7 @@ KEYS = {
 }
 
 LENGTHS = tuple(name for name, key in KEYS.items() if key.is_length)
+COUNTED_LENGTHS = tuple(name for name in LENGTHS if KEYS[name].least is not None)  # those that a schedule can span
 REPEATS = {name: key.repeats for name, key in KEYS.items() if key.repeats}
 
 _PATTERNS = {name: re.compile(re.escape(name).replace(r"\*", r"[^.]+")) for name in KEYS}

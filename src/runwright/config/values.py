@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.composed import meant
 from runwright.config.errors import InputError, nearest
-from runwright.config.keys import COLLECTIONS, KEYS, LENGTHS, PARTS, key
+from runwright.config.keys import COLLECTIONS, COUNTED_LENGTHS, KEYS, PARTS, key
 from runwright.config.walk import as_typed, kind_of
 
 
@@ -57,7 +57,7 @@ def check_value(name: str, value: Any) -> None:
     row = key(name)
     if name == "name" and (not isinstance(value, str) or not value or leads_outside(value)):
         raise InputError(f"name={as_typed(value)}: must name a folder under runs/ and sweeps/")
-    if name in LENGTHS and value == 0:
+    if name in COUNTED_LENGTHS and value == 0:
         raise InputError(f"{name}=0: trains nothing; must be at least 1, or -1 for no end")
     if row.choices and value is not None and as_typed(value) not in row.choices:
         raise InputError(f"{name}={as_typed(value)}: must be {', '.join(row.choices[:-1])} or {row.choices[-1]}")
@@ -67,7 +67,7 @@ def check_value(name: str, value: Any) -> None:
         return
     is_whole = isinstance(row.least, int)
     if not isinstance(value, int if is_whole else int | float) or not row.least <= value <= row.most:
-        most = f" and at most {row.most:g}" if row.most < 2**31 else ""
+        most = f" and at most {row.most}" if row.most < 2**31 or (value > row.least and value > row.most) else ""
         raise InputError(
             f"{name}={as_typed(value)}: must be a {'whole ' if is_whole else ''}number of at least {row.least:g}{most}"
         )

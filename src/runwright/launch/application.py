@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +21,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from runwright import report
-from runwright.config.arguments import complain, end_with_pipe
+from runwright.config.arguments import complain, end_with_pipe, print_trace
 from runwright.config.blame import error_context
-from runwright.config.errors import InputError, sentence
+from runwright.config.errors import InputError, printable, sentence
 from runwright.config.keys import KEYS, key
 from runwright.config.overrides import Job, check_overrides
 from runwright.config.walk import leaves_of, quoted
 from runwright.launch.command import Command, parse
 from runwright.launch.job import num_processes
-from runwright.launch.rendezvous import follow
+from runwright.launch.rendezvous import train_other_rank
 from runwright.launch.sharing import check_launcher, remove_slots
 from runwright.rundir.create import Created
-from runwright.rundir.files import CONFIG, ERROR, LOG, SUMMARY, SWEEP
+from runwright.rundir.files import CONFIG, ERROR, LOG, MULTIRUN, SUMMARY, SWEEP
 from runwright.rundir.trust import check_objects
 from runwright.signals import Interrupted
 from runwright.sweeps.leaderboard import compare, find_runs
@@ -68,7 +67,7 @@ def run(main: Callable[[], Any], conf: str) -> None:
     # Under `uv run`, Ray would give its workers a copy of the project, and the runs would be written there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
-        if follow(sys.argv):
+        if train_other_rank(sys.argv):
             return
         plan = make_plan(sys.argv[1:], Path(conf))
         sys.argv[1:] = plan.arguments
@@ -86,8 +85,9 @@ def run(main: Callable[[], Any], conf: str) -> None:
         end_with_pipe()
     except Exception as error:
         message = sentence(error)
-        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exc()
+        is_debugged = not {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}.isdisjoint(sys.argv)
+        if message is None or is_debugged or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            print_trace()
             sys.exit(1 if message is None else 2)
         sys.exit(complain(message))
 
@@ -142,7 +142,7 @@ def _check_references(cfg: DictConfig) -> None:
     """Each value refers to something that is there before a run, so that Hydra can show it."""
     HydraConfig.instance().set_config(cfg)
     try:
-        OmegaConf.to_container(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True)
+        OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"]), resolve=True)
     except InterpolationKeyError as error:
         added = [name for name, row in KEYS.items() if row.is_added]
         raise InputError(
@@ -220,31 +220,30 @@ def _sweep(main: Callable[[], Any], plan: Plan) -> None:
         sys.exit(status)
     runs = find_runs([plan.directory])
     if runs:
-        sys.exit(_print_leaderboard(plan.directory, runs, plan.with_report) or status)
-    created.remove([SWEEP, "multirun.yaml"])
+        _print_leaderboard(plan.directory, runs, plan.with_report)
+    else:
+        created.remove([SWEEP, MULTIRUN])
     sys.exit(status)
 
 
-def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> int:
-    """How the jobs compare, and which failed; the exit status."""
-    rows, status = compare(runs), 0
+def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> None:
+    """How the jobs compare, and which failed."""
+    rows = compare(runs)
     try:
         write_summary(sweep, rows)
-    except OSError as error:
-        print(f"{sweep / SUMMARY}: {error.strerror}: the table below is not written", file=sys.stderr)
-        status = 1
+    except OSError as error:  # of a full disk; the runs are there, and compare.py can show them again
+        print(printable(f"{sweep / SUMMARY}: {error.strerror}: this table is not in it"), file=sys.stderr)
     print()
     show(rows)
-    print(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}")
+    print(printable(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}"))
     if with_report:
-        print(report.report_line(sweep))
+        print(printable(report.report_line(sweep)))
     failed = {run: note for row in rows for run, note in row.notes.items() if note.startswith("failed: ")}
     if failed:
         where = f"the traceback of each is in its {ERROR}"
         print(f"{len(failed)} of {len(runs)} jobs failed; {where}:", file=sys.stderr)
     for run, note in failed.items():
-        print(f"  {run}: {note.removeprefix('failed: ')}", file=sys.stderr)
-    return 1 if failed else status
+        print(printable(f"  {run}: {note.removeprefix('failed: ')}"), file=sys.stderr)
 
 
 class DropConfigs(Callback):

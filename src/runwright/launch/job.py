@@ -18,15 +18,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runwright.config.arguments import complain
+from runwright.config.arguments import complain, print_trace
 from runwright.config.blame import error_context
-from runwright.config.errors import InputError, OccupiedError, sentence
+from runwright.config.errors import InputError, OccupiedError, printable, sentence
 from runwright.config.walk import as_typed
-from runwright.launch.rendezvous import JOB, as_text, fit_to_world, meet, started_by_others, train_as_told
+from runwright.launch.rendezvous import JOB, as_text, fit_to_world, is_one_of_several, meet, train_as_rank
 from runwright.launch.sharing import share_machine
 from runwright.launch.supervise import WorkerError, supervise
 from runwright.launch.train_here import train_here
+from runwright.rundir.durable import write
 from runwright.rundir.files import CONFIG, ERROR, OVERRIDES
+from runwright.rundir.read import read_values
 from runwright.signals import Interrupted
 
 log = logging.getLogger(__name__)
@@ -63,9 +65,9 @@ def _record_failure(directory: Path, error: Exception) -> None:
         summary = _summary(error)
         log.error("%s failed: %s", directory, summary)
         trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
-        (directory / ERROR).write_text(f"{summary}\n\n{trace}")
+        write(directory / ERROR, printable(f"{summary}\n\n{trace}").encode())
         if not (overrides := directory / OVERRIDES).exists():  # it failed before that
-            overrides.write_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task))
+            write(overrides, OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
 
 
 def _summary(error: Exception) -> str:
@@ -78,9 +80,9 @@ def _print_failure(error: Exception) -> int:
     """On standard error, unless a line of the log has said it all; the exit status."""
     is_input_error = isinstance(error, InputError)
     if isinstance(error, WorkerError):
-        print(error.trace or str(error), file=sys.stderr)
+        print(printable(error.trace or str(error)), file=sys.stderr)
     elif sentence(error) is None or shows_traces():
-        traceback.print_exc()
+        print_trace()
     elif is_input_error:
         complain(str(error))
     return 2 if is_input_error else 1
@@ -114,11 +116,11 @@ def launch(cfg: DictConfig) -> float | None:
     if cfg.seed is None:  # set here, so that all processes have the same
         config = Path(HydraConfig.get().runtime.output_dir) / CONFIG
         is_resumed = cfg.resume and config.exists()
-        cfg.seed = OmegaConf.load(config).seed if is_resumed else secrets.randbelow(2**32)
-    if started_by_others():
+        cfg.seed = read_values(config.parent).get("seed") if is_resumed else secrets.randbelow(2**32)
+    if is_one_of_several():
         store = meet()
         if os.environ["RANK"] != "0":  # submitit runs the job in each of its tasks
-            return train_as_told(store)
+            return train_as_rank(store)
         fit_to_world(cfg)
         store.set(JOB, as_text(cfg))
         return train_here(cfg)

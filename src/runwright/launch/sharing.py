@@ -14,8 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from runwright.config.errors import InputError
-
-SLOT = ".slot-{}"  # a file in the sweep's directory, locked by the process that has this number
+from runwright.rundir.files import SLOT
 
 
 def check_launcher(launcher: DictConfig) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from runwright.contracts import Data
+from runwright.rundir.files import TRACE
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Speed(Callback):
             num_samples = min(num_samples, data.num_train_samples)
         speeds = {"speed/samples_per_s": num_samples / seconds, "speed/ms_per_step": 1000 * seconds / num_steps}
         for logger in trainer.loggers:
-            logger.log_metrics(speeds, step=trainer.global_step - 1)
+            logger.log_metrics(speeds, step=trainer.global_step - trainer.is_last_batch)  # see `LastCheckpoint`
 
 
 class Profile(Callback):
@@ -86,7 +87,7 @@ class Profile(Callback):
 
     @rank_zero_only
     def _report(self, recorded: profile) -> None:
-        path = self._folder / "trace.json"
+        path = self._folder / TRACE
         recorded.export_chrome_trace(str(path))
         costs: list[tuple[float, float, str]] = []
         for item in recorded.key_averages():

@@ -1,6 +1,7 @@
 """All combinations of the values given, as a sweeper of Hydra's."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from runwright.config.arguments import complaining
 from runwright.config.errors import InputError
 from runwright.config.walk import quoted
+from runwright.rundir.durable import write
+from runwright.rundir.files import MULTIRUN
 from runwright.sweeps.names import job_name
 
 
@@ -47,13 +50,17 @@ class GridSweeper(Sweeper):
         with complaining():
             directory = Path(self.cfg.hydra.sweep.dir)
             directory.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.cfg, directory / "multirun.yaml")
+            write(directory / MULTIRUN, OmegaConf.to_yaml(self.cfg).encode())
             combinations = list(product(*map(_alternatives, merged(self.parser, self.params, arguments))))
             size = self.max_batch_size or len(combinations)
+            results: list[JobReturn] = []
             for first in range(0, len(combinations), size or 1):
                 batch = enumerate(map(list, combinations[first : first + size]), first)
                 jobs = [[*job, subdir(number, job, directory)] for number, job in batch]
-                raise_if_debugged(self.jobs.launch(jobs, initial_job_idx=first))
+                results += self.jobs.launch(jobs, initial_job_idx=first)
+                raise_if_debugged(results)
+            if any(result.status != JobStatus.COMPLETED for result in results):
+                sys.exit(1)
 
 
 def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]) -> list[Override]:

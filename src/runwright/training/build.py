@@ -5,12 +5,12 @@ from functools import partial
 from inspect import signature
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor, WeightAveraging
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.optim.swa_utils import AveragedModel
@@ -20,13 +20,17 @@ from runwright.config.errors import InputError
 from runwright.config.values import check_values
 from runwright.contracts import CheckedCallback, Data, Task
 from runwright.loop.checkpoint_io import DurableCheckpoints
+from runwright.loop.checkpoints import check_filename
 from runwright.loop.step import NoProfiler, TrainingEpoch
 from runwright.training.checks import check_devices, settle_modes
+
+if TYPE_CHECKING:
+    from runwright.contracts import LightningData, LightningTask
 
 
 def construct(
     cfg: DictConfig, run_dir: Path, typed: Sequence[str] = (), others: Sequence[Callback] = ()
-) -> tuple[Any, Any, Trainer]:
+) -> tuple["LightningData", "LightningTask", Trainer]:
     """Data module, task and trainer, before any data are read: their constructors know which values make sense.
 
     Args:
@@ -35,16 +39,13 @@ def construct(
         typed: the user's overrides, to name in an error.
         others: callbacks beside those of the configuration.
 
-    Returns:
-        Data that fulfil `contracts.Data`, a task that fulfils `contracts.Task`, and the trainer.
-
     Raises:
         InputError: a value that makes no sense, with its key.
     """
     check_values(cfg)
     seed_everything(cfg.seed, verbose=False)
     build = partial(make, cfg, typed=typed)
-    data = build("data")
+    data: LightningData = build("data")
     check_contract("data", data, Data)
     with error_context(cfg, "data", typed), open_dict(cfg.model):  # sizes follow the data, and are recorded
         cfg.model.sample_shape, cfg.model.num_outputs = list(data.sample_shape), data.num_outputs
@@ -70,6 +71,9 @@ def construct(
         if isinstance(callback, CheckedCallback):
             with error_context(cfg, f"callbacks.{name}", typed):
                 callback.check(task)
+        if isinstance(callback, ModelCheckpoint):
+            with error_context(cfg, f"callbacks.{name}", typed):
+                check_filename(callback.filename)
         callbacks.append(callback)
     callbacks += others
     if not loggers:  # these two refuse a trainer without a logger

@@ -4,42 +4,70 @@ from math import inf
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader, IterableDataset
 
 from runwright.config.errors import InputError
-from runwright.contracts import Task
+from runwright.contracts import Data, SharingLoader, Task
+from runwright.loop.checkpoints import fields
 
 WORDS = {"min": "less", "max": "more"}
 
 
 def loader_of(data: Any, stage: str) -> Any:
-    """The data's loader of a stage; None where the data define none."""
+    """What the data give for a stage, one loader or several; an empty list where they give none."""
     name = f"{stage}_dataloader"
-    return getattr(data, name)() if is_overridden(name, data) else None
+    loader = getattr(data, name)() if is_overridden(name, data) else None
+    return [] if loader is None else loader
 
 
 def num_batches(loader: Any) -> float:
     """Of a loader, or of several; infinite where it is not known before they are read."""
-    if loader is None:
-        return 0
     try:
         return len(loader)
     except (TypeError, RuntimeError, NotImplementedError):  # of an iterable data set, of loaders not begun
         return inf
 
 
-def check_lengths(cfg: DictConfig, data: Any) -> None:
-    """There is something to train on and to test, and a fraction of the batches is at least one."""
-    for stage in ("train", "val", "test"):
-        key, length = f"trainer.limit_{stage}_batches", num_batches(loader_of(data, stage))
-        limit = OmegaConf.select(cfg, key)
-        if length == 0 and stage == "train":
-            raise InputError("data: there is nothing to train on, train_dataloader() gives no batches")
-        if length == 0 and stage == "test" and cfg.test:
-            raise InputError("test=true: there is nothing to test, test_dataloader() gives no batches; set test=false")
-        if isinstance(limit, float) and 0 < length < inf and 0 < limit * length < 1:
-            raise InputError(f"{key}={limit:g}: is none of the {length} batches; a count is a whole number")
+def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
+    """Several processes can each be given a share of what a loader gives, unless the loaders themselves see to it."""
+    if trainer.world_size == 1 or not cfg.trainer.get("use_distributed_sampler", True):
+        return
+    for stage in ("train", "val"):  # what all have of the test set gives the same metrics
+        for loader in CombinedLoader(loader_of(data, stage), "sequential").flattened:
+            if isinstance(loader, SharingLoader):  # each process's own share already
+                continue
+            of = f"{type(data).__name__}.{stage}_dataloader, a {type(loader).__name__}"
+            if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+                raise InputError(
+                    f"data: {of} over an iterable, would give all batches to each of {trainer.world_size} processes\n"
+                    "give each its share, by self.trainer.global_rank, and set trainer.use_distributed_sampler=false"
+                )
+            share = data.batch_size // trainer.world_size  # no remainder: `check_devices` has refused one
+            if stage == "train" and loader.batch_size not in (None, share):
+                raise InputError(
+                    f"data.batch_size={data.batch_size}: is of all {trainer.world_size} processes together, but {of}, "
+                    f"has batches of {loader.batch_size} for each; let it take batch_size // self.trainer.world_size"
+                )
+
+
+def check_lengths(cfg: DictConfig, data: Data) -> None:
+    """There are loaders to train on and to test, and a fraction of the batches is at least one of them."""
+    for stage, is_needed in (("train", True), ("val", False), ("test", cfg.test)):
+        key = f"limit_{stage}_batches"
+        limit, name = cfg.trainer.get(key), f"{stage}_dataloader"
+        if is_needed and not is_overridden(name, data):
+            fix = "; set test=false, or define it" if stage == "test" else ""
+            raise InputError(f"data: {type(data).__name__} has no {name}{fix}")
+        if not isinstance(limit, float) or not 0 < limit < 1:
+            continue
+        length = num_batches(loader_of(data, stage))
+        if length == inf:
+            raise InputError(f"trainer.{key}={limit:g}: the number of batches is not known; give a whole number")
+        if length and limit * length < 1:
+            raise InputError(f"trainer.{key}={limit:g}: is none of the {length} batches; a count is a whole number")
 
 
 def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
@@ -82,7 +110,10 @@ def settle_modes(cfg: DictConfig, task: Task) -> None:
 
 
 def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> None:
-    """Every `monitor` of a callback or of the scheduler is among the keys that training logs, when it is asked for."""
+    """Every `monitor` of a callback or of the scheduler is among the keys that training logs, when it is asked for.
+
+    So is every metric that the name of a checkpoint tells.
+    """
     sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.get("callbacks") or {})]
     for section in sections:
         monitor = OmegaConf.select(cfg, f"{section}.monitor")
@@ -97,6 +128,10 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
                 why = "trainer.limit_val_batches=0 leaves out validation; set it"
             fix = f"{why}, or callbacks=no_validation monitor=train_loss"
         raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
+    for section in sections[1:]:
+        filename = OmegaConf.select(cfg, f"{section}.filename")
+        if unknown := [name for name in fields(str(filename)) if name not in keys]:
+            raise InputError(f"{section}.filename={filename}: nothing logs {unknown[0]}; there are: {', '.join(keys)}")
     every, scheduler = cfg.trainer.get("check_val_every_n_epoch") or 1, cfg.scheduler
     is_per_epoch, frequency = scheduler.get("interval", "epoch") == "epoch", scheduler.get("frequency", 1)
     if str(scheduler.get("monitor")).startswith("val_") and is_per_epoch and frequency % every:

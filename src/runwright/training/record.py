@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -51,23 +51,6 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # seconds, in which the processes of a run that was just killed are gone
 LIBRARIES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf")
-
-
-class LastValidation(Callback):
-    """Remembers after which step validation last ended."""
-
-    def __init__(self) -> None:
-        self.step: int | None = None
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self.step = trainer.global_step
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.step = state_dict["step"]
 
 
 @rank_zero_only

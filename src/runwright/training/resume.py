@@ -12,8 +12,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.errors import InputError, OccupiedError
-from runwright.config.keys import LENGTHS, may_change
+from runwright.config.keys import COUNTED_LENGTHS, LENGTHS, may_change
 from runwright.config.walk import as_typed, leaves_of
+from runwright.loop.checkpoints import is_over
 from runwright.rundir.checkpoint import DamagedCheckpointError, read_checkpoint
 from runwright.rundir.durable import write
 from runwright.rundir.files import CHECKPOINTS, CONFIG, LAST, PREVIOUS, TABLE
@@ -21,8 +22,6 @@ from runwright.rundir.read import read_metrics, read_values
 from runwright.training import record
 
 log = logging.getLogger(__name__)
-
-LENGTH = (*LENGTHS, "trainer.max_time")
 
 
 def recorded(run_dir: Path) -> DictConfig | None:
@@ -32,7 +31,7 @@ def recorded(run_dir: Path) -> DictConfig | None:
 
 def finished(run_dir: Path, changed: dict[str, str]) -> dict[str, Any] | None:
     """The metrics of a run that has come to its end, unless that has been moved."""
-    return None if set(changed) & set(LENGTH) else read_metrics(run_dir) or None
+    return None if set(changed) & set(LENGTHS) else read_metrics(run_dir) or None
 
 
 def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
@@ -47,11 +46,11 @@ def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
     refused = [key for key in keys if not may_change(key)]
     length = new.scheduler.get("run_length_as")
     if length is not None and new.scheduler.get(length) is None:  # the schedule spans the run
-        refused += [key for key in keys if key in LENGTHS]
+        refused += [key for key in keys if key in COUNTED_LENGTHS]
     if refused:
         lines = [f"{run_dir}: a run goes on with the values it has, but these differ:"]
         lines += [f"  {key}: {found[key]}" for key in refused]
-        if set(refused) <= set(LENGTH):
+        if set(refused) <= set(LENGTHS):
             lines.append(f"  (scheduler.{length}, which was not given, follows them)")
         raise InputError("\n".join([*lines, f"from={run_dir} with other values starts a run of its own"]))
     return found
@@ -71,28 +70,28 @@ def start(
     """
     if finished(run_dir, changed):
         raise OccupiedError(f"{run_dir}: another process has just finished this run")
-    path, epoch, step = _newest_checkpoint(run_dir)
+    path, loaded = _newest_checkpoint(run_dir)
+    epoch, step = loaded.get("epoch", 0), loaded.get("global_step", 0)
     if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < epoch:
         raise InputError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {run_dir} has trained for {epoch} epochs")
     record.restart(run_dir, cfg, overrides)
     if trainer.is_global_zero:
-        _continue_logs(trainer, step)
+        _continue_logs(trainer, step + is_over(loaded, trainer))
         where = f"goes on after step {step:,} (epoch {epoch})" if path else "starts at its beginning"
         log.info("\n".join([f"{run_dir} {where}", *(f"  {key}: {change}" for key, change in changed.items())]))
     return path
 
 
-def _newest_checkpoint(run_dir: Path) -> tuple[Path | None, int, int]:
-    """The newest checkpoint that is whole, with its epoch and step."""
+def _newest_checkpoint(run_dir: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The newest checkpoint that is whole, and what it holds."""
     for path in (run_dir / CHECKPOINTS / LAST, run_dir / CHECKPOINTS / PREVIOUS):
         try:
-            loaded = read_checkpoint(path)
-            return path, loaded["epoch"], loaded["global_step"]
+            return path, read_checkpoint(path)
         except FileNotFoundError:
             continue
         except DamagedCheckpointError as error:
             log.warning("%s; the one before it is used", error)
-    return None, 0, 0
+    return None, {}
 
 
 def _continue_logs(trainer: Trainer, step: int) -> None:
