@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.arguments import complaining
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, OccupiedError
 from runwright.rundir.durable import write
 from runwright.sweeps.names import job_name
 
@@ -49,11 +49,13 @@ class GridSweeper(Sweeper):
             directory.mkdir(parents=True, exist_ok=True)
             write(directory / "multirun.yaml", OmegaConf.to_yaml(self.cfg).encode())
             combinations = list(product(*map(_alternatives, merged(self.parser, self.params, arguments))))
-            size = self.max_batch_size or len(combinations)
+            size, results = self.max_batch_size or len(combinations), []
             for first in range(0, len(combinations), size or 1):
                 batch = enumerate(map(list, combinations[first : first + size]), first)
                 jobs = [[*job, subdir(number, job, directory)] for number, job in batch]
-                raise_if_debugged(self.jobs.launch(jobs, initial_job_idx=first))
+                results += self.jobs.launch(jobs, initial_job_idx=first)
+                raise_if_debugged(results)
+            raise_if_refused(results)
 
 
 def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]) -> list[Override]:
@@ -74,6 +76,13 @@ def raise_if_debugged(results: Sequence[JobReturn]) -> None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         for result in results:
             _ = result.return_value  # raises it
+
+
+def raise_if_refused(results: Sequence[JobReturn]) -> None:
+    """Raise an InputError where the directories of jobs belong to other runs: no file of these jobs tells."""
+    errors = [error for each in results if isinstance(error := getattr(each, "_return_value", None), OccupiedError)]
+    if errors:
+        raise InputError(f"{len(errors)} of {len(results)} jobs were refused, the first: {errors[0]}")
 
 
 def _alternatives(override: Override) -> Iterator[str]:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from runwright.config.arguments import complaining
 from runwright.config.errors import InputError
-from runwright.sweeps.grid import merged, raise_if_debugged, subdir
+from runwright.sweeps.grid import merged, raise_if_debugged, raise_if_refused, subdir
 from runwright.sweeps.study import JOURNAL, PRUNED, STUDY, open_journal
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class OptunaSweeper(Sweeper):
                 f"mode={mode}: {self.directory} holds a search of the other mode; choose another directory"
             )
         with journal.with_name("claims").open("ab") as file:
-            claims = _Claims(file)
+            claims, done = _Claims(file), []
             while batch := self._next(claims):
                 for _, group in groupby(enumerate(batch), lambda pair: pair[1].number - pair[0]):  # without gaps
                     trials = [trial for _, trial in group]
@@ -112,6 +112,8 @@ class OptunaSweeper(Sweeper):
                         self._tell(trial.number, result)
                         claims.release(trial.number)
                     raise_if_debugged(results)
+                    done += results
+        raise_if_refused(done)
         self._report()
 
     def _job(self, trial: "Trial | FrozenTrial", fixed: Sequence[str]) -> list[str]:
