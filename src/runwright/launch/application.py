@@ -23,7 +23,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from runwright import report
 from runwright.config.arguments import complain, end_with_pipe, print_trace
 from runwright.config.blame import error_context
-from runwright.config.errors import InputError, printable, sentence
+from runwright.config.errors import InputError, OccupiedError, printable, sentence
 from runwright.config.keys import KEYS, key
 from runwright.config.overrides import Job, check_overrides
 from runwright.config.walk import leaves_of, quoted
@@ -31,12 +31,12 @@ from runwright.launch.command import Command, parse
 from runwright.launch.job import num_processes
 from runwright.launch.rendezvous import train_other_rank
 from runwright.launch.sharing import check_launcher, remove_slots
-from runwright.rundir.create import Created
+from runwright.rundir.create import Created, check_free
 from runwright.rundir.files import CONFIG, ERROR, LOG, MULTIRUN, SUMMARY, SWEEP
-from runwright.rundir.trust import check_objects
+from runwright.rundir.trust import check_links, check_objects
 from runwright.signals import Interrupted
 from runwright.sweeps.leaderboard import compare, find_runs
-from runwright.sweeps.names import record_command, run_name
+from runwright.sweeps.names import is_sweep, record_command, run_name
 from runwright.sweeps.table import show, write_summary
 
 
@@ -52,6 +52,8 @@ class Plan:
     with_report: bool = False
     command: dict[str, object] | None = None
     """Of a sweep, to be recorded."""
+    may_be_there: bool = False
+    """Whether the sweep may go on in a directory that holds one: it resumes it, or is a search, which adds to it."""
 
 
 def run(main: Callable[[], Any], conf: str) -> None:
@@ -129,13 +131,17 @@ def make_plan(arguments: Sequence[str], conf: Path) -> Plan:
     where = f"hydra.{'sweep' if is_sweep else 'run'}.dir"
     if "${" in str(Path(place).absolute()):
         raise InputError(f"{where}={place}: Hydra takes ${{ for the begin of a reference; choose another directory")
+    resumes = "resume=auto" in command.overrides
+    if resumes and any((Path(place) / name).exists() for name in (CONFIG, SWEEP)):
+        check_links(Path(place))
     plain = [*command.flags, *command.overrides, f"{where}={quoted(place)}"]
     if is_sweep and "mode" in cfg.hydra.sweeper:  # a search, which needs to know it before its jobs do
         if len(goals) > 1:
             monitors = ",".join(sorted(monitor for monitor, _ in goals))
             raise InputError(f"monitor={monitors}: a search goes by one metric alone")
         plain += [f"hydra.sweeper.mode={mode}" for _, mode in goals]
-    return Plan(plain, Path(place), is_sweep, bool(cfg.get("report")), command.typed)
+    may_be_there = resumes or cfg.hydra.sweeper._target_.endswith(".OptunaSweeper")
+    return Plan(plain, Path(place), is_sweep, bool(cfg.get("report")), command.typed, may_be_there)
 
 
 def _check_references(cfg: DictConfig) -> None:
@@ -206,9 +212,14 @@ def _run(main: Callable[[], Any], directory: Path) -> None:
 
 def _sweep(main: Callable[[], Any], plan: Plan) -> None:
     assert plan.directory is not None
-    created = Created(plan.directory)
     assert plan.command is not None
-    record_command(plan.directory, plan.command)
+    try:
+        check_free(plan.directory, "hydra.sweep.dir")
+    except OccupiedError:
+        if not (plan.may_be_there and is_sweep(plan.directory)):
+            raise
+    created = Created(plan.directory)
+    record_command(plan.directory, plan.command, is_new=not plan.may_be_there)
     status: Any = 0
     try:
         main()

@@ -26,6 +26,7 @@ from runwright.launch.rendezvous import JOB, as_text, fit_to_world, is_one_of_se
 from runwright.launch.sharing import share_machine
 from runwright.launch.supervise import WorkerError, supervise
 from runwright.launch.train_here import train_here
+from runwright.rundir.create import claim_of
 from runwright.rundir.durable import write
 from runwright.rundir.files import CONFIG, ERROR, OVERRIDES
 from runwright.rundir.read import read_values
@@ -37,27 +38,33 @@ log = logging.getLogger(__name__)
 def run_job(cfg: DictConfig) -> float | None:
     """Train as the configuration says; what a script's main function does.
 
-    A failure is written to the job's directory. A job of a sweep raises it, for the sweep to count; a single run ends
-    with a line, or a traceback where the reason is no line, and exit status 2 for bad input, 1 for all else.
+    A failure is written to the job's directory, unless that holds a run that this start has not gone on with. A job
+    of a sweep raises it, for the sweep to count; a single run ends with a line, or a traceback where the reason is no
+    line, and exit status 2 for bad input, 1 for all else.
 
     Returns:
         The monitored metric's best value, for a sweeper; None if nothing logged it.
     """
     directory = Path(HydraConfig.get().runtime.output_dir)
+    before = claim_of(directory)
     try:
         return launch(cfg)
     except Interrupted as end:
-        sys.exit(_print_how_to_resume(directory, end))
+        sys.exit(_print_how_to_resume(directory, end, is_ours=claim_of(directory) != before))
     except Exception as error:
         if isinstance(error, OmegaConfBaseException):
             error = InputError(sentence(error))
         is_single = HydraConfig.get().mode == RunMode.RUN
+        is_untouched = before is not None and claim_of(directory) == before
+        is_anothers = isinstance(error, OccupiedError) or is_untouched
         is_refused = isinstance(error, InputError) and is_single  # which leaves nothing behind
-        if not is_refused and not isinstance(error, OccupiedError):
+        if not is_refused and not is_anothers:
             _record_failure(directory, error)
+        if not is_single and is_anothers:
+            raise OccupiedError(f"{directory}: {_summary(error)}") from error
         if not is_single:
             raise error
-        sys.exit(_print_failure(error))
+        sys.exit(_print_failure(error, is_logged=not is_refused and not is_anothers))
 
 
 def _record_failure(directory: Path, error: Exception) -> None:
@@ -76,15 +83,15 @@ def _summary(error: Exception) -> str:
     return sentence(error) or f"{type(error).__name__}: {error}"
 
 
-def _print_failure(error: Exception) -> int:
+def _print_failure(error: Exception, is_logged: bool) -> int:
     """On standard error, unless a line of the log has said it all; the exit status."""
     is_input_error = isinstance(error, InputError)
     if isinstance(error, WorkerError):
         print(printable(error.trace or str(error)), file=sys.stderr)
     elif sentence(error) is None or shows_traces():
         print_trace()
-    elif is_input_error:
-        complain(str(error))
+    elif not is_logged:
+        complain(_summary(error))
     return 2 if is_input_error else 1
 
 
@@ -93,13 +100,14 @@ def shows_traces() -> bool:
     return os.environ.get("HYDRA_FULL_ERROR") == "1" or HydraConfig.get().runtime.choices.get("debug") is not None
 
 
-def _print_how_to_resume(directory: Path, end: Interrupted) -> int:
-    """The last line of a run that a signal ended; its exit status."""
+def _print_how_to_resume(directory: Path, end: Interrupted, is_ours: bool) -> int:
+    """The last line of a run that a signal ended, also in its log if it had begun; its exit status."""
     hydra = HydraConfig.get()
     where = directory if hydra.mode == RunMode.RUN else Path(hydra.sweep.dir)
     if (directory / CONFIG).is_file():
         how = "back in SLURM's queue" if _requeue(end) else "to resume it"
-        log.info("ended by %s; %s: %s", end, how, shlex.join(["python", sys.argv[0], f"resume={where}"]))
+        line = f"ended by {end}; {how}: {shlex.join(['python', sys.argv[0], f'resume={where}'])}"
+        log.info(line) if is_ours else print(printable(line))
     return 128 + end.number
 
 

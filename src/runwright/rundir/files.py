@@ -23,4 +23,5 @@ MULTIRUN = "multirun.yaml"  # the sweep's configuration, as Hydra's own sweeper 
 SLOT = ".slot-{}"  # locked by the process that has this number, while jobs run side by side
 SWEEP = "sweep.yaml"  # its command: the overrides, and which file they were composed with
 SUMMARY, SUMMARY_TABLE = "summary.json", "summary.csv"  # the leaderboard
-STUDY_JOURNAL, STUDY_CLAIMS = "study/journal", "study/claims"  # of a search; the second is locked, byte by trial
+STUDY = "study"  # the folder of a search
+STUDY_JOURNAL, STUDY_CLAIMS = f"{STUDY}/journal", f"{STUDY}/claims"  # the second is locked, a byte for each trial

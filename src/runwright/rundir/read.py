@@ -40,7 +40,9 @@ def open_inside(path: Path, folder: Path, most: int) -> BinaryIO:
     is_file = stat.S_ISREG(status.st_mode)
     if not is_file or status.st_size > most:
         os.close(descriptor)
-        raise InputError(f"{path}: {f'larger than {most:,} bytes' if is_file else 'not a file'}, as none of a run's is")
+        raise InputError(
+            f"{path}: {f'larger than {most:,} bytes' if is_file else 'not a plain file'}; no such file of a run is"
+        )
     return os.fdopen(descriptor, "rb")
 
 

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.arguments import complaining
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, OccupiedError
 from runwright.config.walk import quoted
 from runwright.rundir.durable import write
 from runwright.rundir.files import MULTIRUN
@@ -59,6 +59,7 @@ class GridSweeper(Sweeper):
                 jobs = [[*job, subdir(number, job, directory)] for number, job in batch]
                 results += self.jobs.launch(jobs, initial_job_idx=first)
                 raise_if_debugged(results)
+            raise_if_refused(results)
             if any(result.status != JobStatus.COMPLETED for result in results):
                 sys.exit(1)
 
@@ -81,6 +82,20 @@ def raise_if_debugged(results: Sequence[JobReturn]) -> None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         for result in results:
             _ = result.return_value  # raises it
+
+
+def raise_if_refused(results: Sequence[JobReturn]) -> None:
+    """Raise an InputError where the directories of jobs belong to other runs: no file of these jobs tells."""
+    errors = []
+    for result in results:
+        try:
+            _ = result.return_value
+        except OccupiedError as error:
+            errors.append(error)
+        except Exception:  # which the leaderboard tells
+            continue
+    if errors:
+        raise InputError(f"{len(errors)} of {len(results)} jobs were refused, the first: {errors[0]}")
 
 
 def _alternatives(override: Override) -> Iterator[str]:

@@ -63,10 +63,14 @@ def _safe(name: str) -> str:
     return name
 
 
-def record_command(sweep_dir: Path, command: Mapping[str, Any]) -> None:
-    """Make the sweep's directory, with its command in it: `config_name` and `overrides`."""
+def record_command(sweep_dir: Path, command: Mapping[str, Any], is_new: bool = False) -> None:
+    """Make the sweep's directory, with its command in it: `config_name` and `overrides`.
+
+    Raises:
+        FileExistsError: there is one, of a sweep that `is_new`.
+    """
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    write(sweep_dir / SWEEP, yaml.safe_dump(dict(command)).encode())
+    write(sweep_dir / SWEEP, yaml.safe_dump(dict(command)).encode(), exclusive=is_new)
 
 
 def is_sweep(directory: Path) -> bool:

@@ -29,7 +29,7 @@ from runwright.config.arguments import complaining
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError
 from runwright.rundir.files import STUDY_CLAIMS, STUDY_JOURNAL
-from runwright.sweeps.grid import merged, raise_if_debugged, subdir
+from runwright.sweeps.grid import merged, raise_if_debugged, raise_if_refused, subdir
 from runwright.sweeps.study import PRUNED, STUDY, open_journal
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class OptunaSweeper(Sweeper):
                 f"mode={mode}: {self.directory} holds a search of the other mode; choose another directory"
             )
         with (self.directory / STUDY_CLAIMS).open("ab") as file:
-            claims = _Claims(file)
+            claims, done = _Claims(file), list[JobReturn]()
             while batch := self._next(claims):
                 for _, group in groupby(enumerate(batch), lambda pair: pair[1].number - pair[0]):  # without gaps
                     trials = [trial for _, trial in group]
@@ -121,6 +121,8 @@ class OptunaSweeper(Sweeper):
                         self._tell(trial.number, result)
                         claims.release(trial.number)
                     raise_if_debugged(results)
+                    done += results
+        raise_if_refused(done)
         self._report()
 
     def _job(self, trial: "Trial | FrozenTrial", fixed: Sequence[str]) -> list[str]:

@@ -31,6 +31,7 @@ from runwright.loggers import tensorboard
 from runwright.loggers.terminal import print_summary
 from runwright.loggers.trackers import MLflow, WandB
 from runwright.loop.pruning import Pruning
+from runwright.rundir.create import check_free
 from runwright.rundir.durable import write
 from runwright.rundir.files import (
     CHECKPOINTS,
@@ -54,6 +55,12 @@ LIBRARIES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf")
 
 
 @rank_zero_only
+def check_new(run_dir: Path) -> None:
+    """Raise OccupiedError where the directory is not free for a run."""
+    check_free(run_dir, "hydra.run.dir")
+
+
+@rank_zero_only
 def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Claim the run directory by writing `config.yaml`, resolved, and `overrides.yaml`, as typed.
 
@@ -64,9 +71,8 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     try:
         write(run_dir / CONFIG, _as_yaml(cfg), exclusive=True)
     except FileExistsError:
-        raise OccupiedError(
-            f"hydra.run.dir={run_dir}: holds a run already; choose another directory, or resume={run_dir}"
-        ) from None
+        check_new(run_dir)
+        raise
     (run_dir / ERROR).unlink(missing_ok=True)  # of an attempt that failed before it got here
     _write_overrides(run_dir, overrides)
 

@@ -49,6 +49,8 @@ def train(
     quiet_libraries()
     with handle_signals() as signals:
         before = resume.recorded(run_dir) if cfg.resume else None
+        if before is None:
+            record.check_new(run_dir)
         validation = LastValidation()
         data, task, trainer = construct(cfg, run_dir, overrides, [*callbacks, validation])
         set_num_threads(cfg, task.model, data.batch_size, None if before is None else before.get("num_threads"))
@@ -78,14 +80,15 @@ def train(
         except ValueError as error:
             raise InputError(f"task.{error}") from error
 
-        if cfg.get("init_from") and before is None:
-            start_from(task.model, Path(cfg.init_from))
+        taken = start_from(task.model, Path(cfg.init_from)) if cfg.get("init_from") and before is None else []
         typed_before, starts = ([], []) if before is None else (read_overrides(run_dir), read_provenance(run_dir))
         differences = differences_from_defaults(cfg, [*typed_before, *overrides])
         if before is None:
             record.start(run_dir, cfg, overrides)
             if trainer.is_global_zero:
                 print_config(cfg, differences)
+            for line in taken:
+                log.info(line)
         with record.sole_writer(run_dir):
             checkpoint = None if before is None else resume.start(run_dir, cfg, overrides, changed, trainer)
             git = record.provenance(run_dir, started, starts, task)

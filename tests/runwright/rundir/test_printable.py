@@ -114,6 +114,9 @@ def test_no_sign_in_a_name_ends_the_process_that_draws(sign):
     assert all(is_clean(json.dumps(for_page(chart), ensure_ascii=False).replace("\n", "")) for chart in charts)
 
 
+log = logging.getLogger("runwright.x")
+
+
 def logged(speak, is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a logger of a run prints."""
     stream = io.StringIO()
@@ -159,7 +162,7 @@ def test_what_a_run_says_is_clean(is_terminal, monkeypatch, tmp_path):
     state = {"model.weight": torch.zeros(1, 1), f"model.{EVIL}": torch.zeros(1)}
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(archive({"state_dict": state}))
-    said = logged(lambda: start_from(model, tmp_path), is_terminal, monkeypatch)
+    said = logged(lambda: list(map(log.info, start_from(model, tmp_path))), is_terminal, monkeypatch)
     assert "not taken" in said
     assert is_clean(said)
 

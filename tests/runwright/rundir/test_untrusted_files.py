@@ -213,3 +213,14 @@ def test_what_is_written_into_cannot_hang(made, tmp_path, where):
     os.mkfifo(run / where)
     with pytest.raises(InputError, match="neither a file nor a directory"):
         check_links(run)
+
+
+def test_a_link_in_the_place_of_the_log_is_refused_however_a_run_is_resumed(cli, made, tmp_path):
+    run, mine = Path(shutil.copytree(made, tmp_path / "copy")), tmp_path / "mine"
+    mine.write_text("mine")
+    (run / "train.log").symlink_to(mine)
+    for args in ([f"resume={run}"], ["resume=auto", f"hydra.run.dir={run}"]):
+        result = cli(*args)
+        assert result.status == 2
+        assert f"{run / 'train.log'}: a link that leads out" in result.err
+    assert mine.read_text() == "mine"
