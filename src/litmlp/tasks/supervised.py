@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from runwright.contracts import Prediction, Stage, Task
+from runwright.contracts import Mode, Prediction, Stage, Task
 
 from ..data.in_memory import Batches, InMemoryData, Samples
 from ..optim import Schedule, describe, parameter_groups
@@ -87,6 +87,13 @@ class SupervisedTask(LightningModule, Task):
         if stage == "train":
             return ["train_loss"]
         return [f"{stage}_{name}" for name in self._score_names]
+
+    def mode_of(self, key: str) -> Mode | None:
+        if key.endswith("loss"):
+            return "min"
+        metric = dict(self.val_scores.items(keep_base=True, copy_state=False)).get(key.partition("_")[2])
+        more_is_better = getattr(metric, "higher_is_better", None)
+        return None if not isinstance(more_is_better, bool) else "max" if more_is_better else "min"
 
     @property
     def outputs_are(self) -> str:

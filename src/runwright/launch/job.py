@@ -11,6 +11,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,7 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runwright.config.arguments import complain, print_trace
+from runwright.config.blame import error_context
 from runwright.config.errors import InputError, OccupiedError, printable, sentence
+from runwright.config.walk import as_typed
 from runwright.launch.rendezvous import JOB, as_text, fit_to_world, is_one_of_several, meet, train_as_rank
 from runwright.launch.sharing import share_machine
 from runwright.launch.supervise import WorkerError, supervise
@@ -49,8 +52,8 @@ def run_job(cfg: DictConfig) -> float | None:
     except Interrupted as end:
         sys.exit(_print_how_to_resume(directory, end, is_ours=claim_of(directory) != before))
     except Exception as error:
-        if isinstance(error, OmegaConfBaseException):  # a value that cannot be resolved
-            error = InputError(f"{error.full_key}: {str(error).splitlines()[0]}")
+        if isinstance(error, OmegaConfBaseException):
+            error = InputError(sentence(error))
         is_single = HydraConfig.get().mode == RunMode.RUN
         is_untouched = before is not None and claim_of(directory) == before
         is_anothers = isinstance(error, OccupiedError) or is_untouched
@@ -140,12 +143,15 @@ def num_processes(cfg: DictConfig) -> int:
     Raises:
         InputError: more than it has cores, or more than one node, which others must start.
     """
+    devices: Any
     devices, num_nodes = OmegaConf.select(cfg, "trainer.devices"), OmegaConf.select(cfg, "trainer.num_nodes") or 1
     if num_nodes > 1:
         raise InputError(f"trainer.num_nodes={num_nodes}: torchrun or srun start several nodes; see docs/scaling.md")
+    if (isinstance(devices, int) and devices == 0) or (OmegaConf.is_list(devices) and not devices):
+        raise InputError(f"trainer.devices={as_typed(devices)}: must be at least 1, a list of GPUs, or auto")
     if OmegaConf.is_list(devices):
         return len(devices)
-    if isinstance(devices, int) and devices >= 0:
+    if isinstance(devices, int) and devices > 0:
         if devices > (num_cores := os.cpu_count() or 1):  # GPUs are fewer still
             raise InputError(f"trainer.devices={devices}: this machine has {num_cores} CPU cores")
         return devices
@@ -153,4 +159,6 @@ def num_processes(cfg: DictConfig) -> int:
         return 1
     from lightning import Trainer
 
-    return Trainer(accelerator=cfg.trainer.accelerator, devices=devices, barebones=True).num_devices
+    with error_context(cfg, "trainer", (f"trainer.devices={devices}",)):
+        return Trainer(accelerator=cfg.trainer.get("accelerator", "auto"), devices=devices, barebones=True).num_devices
+    raise AssertionError  # the context raises, or what is in it returns

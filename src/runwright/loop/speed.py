@@ -40,7 +40,7 @@ class Speed(Callback):
         data: Data | None = trainer.datamodule  # type: ignore[attr-defined]
         seconds = self._seconds + time.perf_counter() - self._since
         num_steps = trainer.fit_loop.total_batch_idx - self._last_batch
-        if data is None or num_steps == 0:
+        if data is None or num_steps == 0 or seconds <= 0:  # of a clock that stands still, or is set back
             return
         num_samples = num_steps * data.batch_size
         if data.num_train_samples is not None:

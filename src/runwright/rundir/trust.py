@@ -52,7 +52,7 @@ TOLD = (
     *("name", "version", "prefix", "experiment_name", "project"),
 )
 # Words outside of data, model and task, which lead nowhere: no absolute path, no `..`, `~`, `$` or `://`.
-PLAIN = re.compile(r"([\w ,;=+*()\[\]{}<>%!?#&|-]|\.(?!\.)|:(?![:/])|(?<!^)(?<!/)/(?!/))*")
+PLAIN = re.compile(r"([\w ,;=+*()\[\]{}<>%!?#&|'-]|\.(?!\.)|:(?![:/])|(?<!^)(?<!/)/(?!/))*")
 # Packages that lend some of these their names.
 ALIASES = ("torchmetrics", "lightning.Trainer", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
 SETTING = "trusted.yaml"  # in conf/

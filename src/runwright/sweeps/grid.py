@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.arguments import complaining
 from runwright.config.errors import InputError, OccupiedError
+from runwright.config.walk import quoted
 from runwright.rundir.durable import write
 from runwright.rundir.files import MULTIRUN
 from runwright.sweeps.names import job_name
@@ -73,7 +74,7 @@ def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]
 
 def subdir(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
     """The override that names a job's directory."""
-    return f"hydra.sweep.subdir='{job_name(number, overrides, sweep_dir)}'"
+    return f"hydra.sweep.subdir={quoted(job_name(number, overrides, sweep_dir))}"
 
 
 def raise_if_debugged(results: Sequence[JobReturn]) -> None:

@@ -20,7 +20,7 @@ from runwright.rundir.read import read_overrides, read_provenance
 from runwright.signals import handle_signals
 from runwright.training import record, resume
 from runwright.training.build import construct
-from runwright.training.checks import check_lengths, check_loaders, check_monitors
+from runwright.training.checks import check_lengths, check_loaders, check_monitors, loader_of, num_batches
 from runwright.training.threads import set_num_threads
 from runwright.training.weights import start_from
 
@@ -70,7 +70,7 @@ def train(
                 data.prepare_data()
             trainer.strategy.barrier()
             data.setup("fit")
-        has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
+        has_validation = num_batches(loader_of(data, "val")) > 0 and trainer.limit_val_batches != 0
         logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
         check_monitors(cfg, logged, has_validation)
         check_loaders(cfg, trainer, data)
