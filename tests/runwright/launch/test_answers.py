@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPT, Result
 
-ROOT = Path(__file__).parents[1]
+ROOT = SCRIPT.parents[1]
 LIBRARY = ROOT / "src" / "litmlp"
 HEAVY = re.compile(r"\| +(torch|torchvision|torchmetrics|lightning|sklearn|tensorboard|optuna)$", re.MULTILINE)
 IMPORT_TIME = re.compile(r"^import time:.*\n", re.MULTILINE)

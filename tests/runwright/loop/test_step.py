@@ -2,10 +2,10 @@
 
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import CONF
 from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from runwright.loop.step import TrainingEpoch
 from runwright.training.build import construct
 
-CONF = str(Path(__file__).parents[1] / "conf")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 
 
@@ -201,7 +200,7 @@ class Counter(Callback):
 def test_a_step_of_the_default_run_costs_a_bounded_number_of_calls(tmp_path, callbacks):
     num_steps = 200
     settings = ["trainer.accelerator=cpu", "trainer.max_epochs=1", f"trainer.limit_train_batches={num_steps}"]
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*settings, "data.batch_size=4", f"callbacks={callbacks}"])
     data, task, trainer = construct(cfg, tmp_path)
     counter = Counter()
