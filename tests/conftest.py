@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
 
 from runwright import report
 
@@ -31,6 +33,8 @@ gc.set_threshold(100_000)  # a tenth of the suite's time went into looking for g
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
 CONF = SCRIPT.parents[1] / "conf"
+PACKAGE: str = yaml.safe_load((CONF / "trusted.yaml").read_text())["packages"][0]
+"""The project's own, which a fork renames: tests of the engine name it by this alone."""
 
 
 @dataclass
@@ -58,16 +62,16 @@ class Result:
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """`cli("optimizer=adam", ...)` does what `python scripts/train.py optimizer=adam ...` does, in an empty folder.
 
-    `script="predict"` is for scripts/predict.py, and so on.
+    `script="predict"` is for scripts/predict.py, and so on; `scripts` is where they lie, beside a conf/.
     """
     monkeypatch.chdir(tmp_path)
     for variable in ("HYDRA_FULL_ERROR", "DATA_ROOT"):
         monkeypatch.delenv(variable, raising=False)
 
-    def call(*args: str | Path, script: str = "train") -> Result:
+    def call(*args: str | Path, script: str = "train", scripts: Path = SCRIPT.parent) -> Result:
         before = run_dirs(tmp_path)
         capfd.readouterr()
-        path = str(SCRIPT.with_stem(script))
+        path = str(scripts / f"{script}.py")
         with as_if_in_a_fresh_process([path, *map(str, args)]):
             try:
                 runpy.run_path(path, run_name="__main__")
@@ -143,14 +147,32 @@ def as_if_in_a_fresh_process(argv: list[str]) -> Iterator[None]:
                 torch.distributed.destroy_process_group()
 
 
+def composed(*overrides: str, conf: Path = CONF) -> DictConfig:
+    """What a run of `python scripts/train.py` with these overrides is built of."""
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return compose("train", ["name=test", *overrides])
+
+
+def parts(*overrides: str) -> tuple[Any, Any]:
+    """Data and a task as conf/ describes them, for a trainer of the test's own."""
+    from runwright.training.build import construct
+
+    data, task, _ = construct(composed("logger=none", "~callbacks", "trainer=cpu", *overrides), Path())
+    return data, task
+
+
+def class_of(group: str, choice: str) -> Any:
+    """The class that a file of conf/ names."""
+    return get_class(OmegaConf.load(CONF / group / f"{choice}.yaml")._target_)
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory on the irises, as training leaves it, by the shortest way."""
     from runwright.training.build import make
 
     fixed = ("name=iris", "+model.sample_shape=[4]", "+model.num_outputs=3", "trainer.max_epochs=1")
-    with initialize_config_dir(str(SCRIPT.parents[1] / "conf"), version_base="1.3"):
-        cfg = compose("train", ["data=iris", "callbacks=no_validation", "monitor=train_loss", *fixed])
+    cfg = composed("data=iris", "callbacks=no_validation", "monitor=train_loss", *fixed)
     run_dir = tmp_path_factory.mktemp("made")
     (run_dir / "checkpoints").mkdir()
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))

@@ -57,7 +57,7 @@ def _what_suits(group: str, choice: str) -> list[str]:
     if group == "task" and "torchmetrics.regression" in text:
         return ["data=linear", *_what_suits("data", "linear")[1:]]
     if group == "trainer" and "ddp" in text:
-        return ["trainer.devices=1", "trainer.accelerator=cpu"]  # two processes: tests/runwright/launch/test_processes.py
+        return ["trainer.devices=1", "trainer.accelerator=cpu"]  # two processes: test_processes.py
     return []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Result, write_idx
+from conftest import Result, class_of, write_idx
 
 # command -> what stderr says, among other things. FILES stands for a folder of broken data files.
 COMMAND_LINE = {
@@ -242,9 +242,7 @@ def test_what_only_the_data_can_refuse_fails_its_own_job_of_a_sweep(cli: Callabl
 def test_an_error_of_the_code_is_shown_in_full_and_recorded(
     cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from litmlp.models.mlp import MLP
-
-    monkeypatch.setattr(MLP, "forward", lambda *_: 1 / 0)
+    monkeypatch.setattr(class_of("model", "mlp"), "forward", lambda *_: 1 / 0)
     result = cli(*FAST)
     (run_dir,) = tmp_path.glob("runs/digits/*")
     assert result.status == 1

@@ -87,23 +87,22 @@ def fit(folder, direct, callbacks=(), task=None, ckpt_path=None, **options):
     return diary.pages, trainer.fit_loop.state_dict()
 
 
+DIRECT = {  # runs whose steps are all taken by it
+    "plain": {},
+    "max_steps": {"max_steps": 8, "max_epochs": -1},
+    "limit_train_batches": {"limit_train_batches": 2},
+    "validation within epochs": {"val_check_interval": 2},
+    "validation every four steps": {"val_check_interval": 4, "check_val_every_n_epoch": None},
+    "stopped within epochs": {"callbacks": [Stops()]},
+    "stopped after min_steps": {"callbacks": [Stops()], "min_steps": 5},
+    "fast_dev_run": {"fast_dev_run": True},
+    "schedule per epoch": {"task": lambda: Classifier(interval="epoch")},
+    "LBFGS": {"task": lambda: Classifier(optimizer=LBFGS)},
+}
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"max_steps": 8, "max_epochs": -1},
-        {"limit_train_batches": 2},
-        {"val_check_interval": 2},
-        {"val_check_interval": 4, "check_val_every_n_epoch": None},
-        {"callbacks": [Stops()]},
-        {"callbacks": [Stops()], "min_steps": 5},
-        {"fast_dev_run": True},
-        {"task": lambda: Classifier(interval="epoch")},
-        {"task": lambda: Classifier(optimizer=LBFGS)},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", DIRECT.values(), ids=DIRECT)
 def test_it_does_and_records_what_lightning_does(tmp_path, options):
     runs = []
     for name, direct in (("lightning", None), ("direct", True)):
@@ -144,20 +143,19 @@ class ClearsToZero(SGD):
         super().zero_grad(set_to_none=False)
 
 
+LEFT_TO_LIGHTNING = {
+    "accumulated gradients": {"accumulate_grad_batches": 2},
+    "clipped gradients": {"gradient_clip_val": 0.01},
+    "another precision": {"precision": "bf16-mixed"},
+    "a profiler": {"profiler": "simple"},
+    "a hook within the step": {"callbacks": [WatchesGradients()], "limit_train_batches": 3},
+    "clipping of the task's own": {"task": Clips},
+    "zero_grad of the optimizer's own": {"task": lambda: Classifier(optimizer=ClearsToZero)},
+}
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"accumulate_grad_batches": 2},
-        {"gradient_clip_val": 0.01},
-        {"precision": "bf16-mixed"},
-        {"profiler": "simple"},
-        {"callbacks": [WatchesGradients()], "limit_train_batches": 3},
-        {"task": Clips},
-        {"task": lambda: Classifier(optimizer=ClearsToZero)},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", LEFT_TO_LIGHTNING.values(), ids=LEFT_TO_LIGHTNING)
 def test_what_it_does_not_know_is_left_to_lightning(tmp_path, options):
     runs = []
     for name, direct in (("lightning", None), ("direct", False)):

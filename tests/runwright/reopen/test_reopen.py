@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Result, run_dirs
+from conftest import Result, class_of, run_dirs
 from PIL import Image
 
 FAST = ("trainer.max_epochs=2", "trainer.limit_train_batches=5")
@@ -64,14 +64,12 @@ def test_evaluate_finds_the_data_where_it_is_told_to_and_fetches_nothing_unasked
 def test_predict_normalises_as_training_did_and_needs_no_training_data(cli, moved, tmp_path, monkeypatch):
     from sklearn.datasets import load_iris
 
-    from litmlp.data.iris import Iris
-
     run_dir = moved(*IRIS)
     x, y = load_iris(return_X_y=True)
     np.savetxt("flowers.csv", x, delimiter=",", header="a,b,c,d", comments="")
     np.save("flowers.npy", x)
     np.savez("flowers.npz", x=x.astype(np.float32))
-    monkeypatch.setattr(Iris, "load_all", lambda self: pytest.fail("read its data"))
+    monkeypatch.setattr(class_of("data", "iris"), "load_all", lambda self: pytest.fail("read its data"))
     for kind in ("csv", "npy", "npz"):
         result = cli(run_dir, "--input", f"flowers.{kind}", "--output", f"{kind}.csv", script="predict")
         assert result.status == 0, result.err

@@ -87,14 +87,12 @@ VARIANTS = {
 ENDS = ((0, 0), (3, signal.SIGTERM), (11, 0), (15, signal.SIGINT), (17, 0))  # before which step, by what
 
 
-def some_and_all() -> Iterator[Any]:
-    """Each variant with two of the ends, and, slowly, with all of them."""
-    for i, variant in enumerate(VARIANTS):
-        yield pytest.param(variant, [ENDS[i % 5], ENDS[(i + 2) % 5]], id=variant)
-        yield pytest.param(variant, ENDS, id=f"{variant}-all", marks=pytest.mark.slow)
+# Each variant with two of the ends, and, slowly, with all of them.
+SOME = [pytest.param(name, [ENDS[i % 5], ENDS[(i + 2) % 5]], id=name) for i, name in enumerate(VARIANTS)]
+ALL = [pytest.param(name, ENDS, id=f"{name}-all", marks=pytest.mark.slow) for name in VARIANTS]
 
 
-@pytest.mark.parametrize(("variant", "ends"), some_and_all())
+@pytest.mark.parametrize(("variant", "ends"), [*SOME, *ALL])
 def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
     cli: Callable[..., Result], interrupted: Callable[..., Path], variant: str, ends: Sequence[tuple[int, int]]
 ) -> None:
