@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,6 +27,9 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from runwright import report
+from runwright.config.errors import InputError
+from runwright.launch.application import make_plan
+from runwright.launch.job import num_processes
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's, not imported yet: twice as fast where tests share their cores
 gc.set_threshold(100_000)  # a tenth of the suite's time went into looking for garbage among torch's modules
@@ -113,6 +116,38 @@ def process(tmp_path: Path) -> Callable[..., Result]:
     return call
 
 
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`refused("optimizer.lr=-1", ...)` is what is said of that command line, by its check or by building its run.
+
+    It does what the command does but for Hydra's main function, in an empty folder, and asserts what holds of every
+    bad input: few lines say so, and nothing is left behind.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+
+    def build(arguments: Sequence[str]) -> None:
+        from runwright.training.train import train
+
+        plan = make_plan(arguments, CONF)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", plan.arguments, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        num_processes(cfg)
+        train(cfg, tmp_path / "run", cfg.hydra.overrides.task)
+
+    def call(*arguments: str) -> str:
+        before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+        with as_if_in_a_fresh_process([str(SCRIPT), *arguments]), pytest.raises(InputError) as caught:
+            build(arguments)
+        said = str(caught.value)
+        assert 1 <= len(said.splitlines()) <= 3, said
+        assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        return said
+
+    return call
+
+
 def run_dirs(folder: Path) -> list[Path]:
     """Jobs of one sweep are in the order of their numbers: 10 follows 9."""
     found = {path.parent for path in folder.rglob("config.yaml")}
@@ -150,7 +185,10 @@ def as_if_in_a_fresh_process(argv: list[str]) -> Iterator[None]:
 def composed(*overrides: str, conf: Path = CONF) -> DictConfig:
     """What a run of `python scripts/train.py` with these overrides is built of."""
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return compose("train", ["name=test", *overrides])
+        cfg = compose("train", list(overrides))
+    if OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a job of Hydra's resolves
+        cfg.name = "test"
+    return cfg
 
 
 def parts(*overrides: str) -> tuple[Any, Any]:

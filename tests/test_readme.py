@@ -1,5 +1,7 @@
 """What the README says, run."""
 
+import csv
+import json
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +18,7 @@ TRAINING = [c for c in COMMANDS if c.startswith("python scripts/train.py") and n
 ON_A_RUN = [c for c in COMMANDS if c.startswith("python scripts/") and "RUN_DIR" in c]
 
 
+FAST = ("trainer.max_epochs=1", "trainer.limit_train_batches=2")
 # tests/test_conf.py runs what the header of a sweep's file says.
 ELSEWHERE = re.compile(r"ddp|launcher|sweep=\w+$")
 
@@ -25,19 +28,26 @@ def test_a_training_command_of_the_readme_runs(command, cli, mnist_files):
     arguments = shlex.split(command)[2:]
     if "sweep=ten_folds" in arguments:
         arguments += ["data.num_folds=10", "data.fold=0,1"]  # tests/test_conf.py runs all ten
-    fast = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]
-    assert cli(*arguments, *fast).status == 0
+    result = cli(*arguments, *FAST)
+    assert result.status == 0, result.err
+    steps = [json.loads((run_dir / "metrics.json").read_text())["steps"] for run_dir in result.run_dirs]
+    assert steps
+    assert set(steps) <= {1, 2}
+    assert len(steps) > 1 or "-m" not in arguments
 
 
 def test_the_commands_on_a_run_directory_run(cli):
-    fast = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]
-    run_dir = cli(*fast).run_dir
+    run_dir = cli(*FAST).run_dir
     np.savetxt("samples.csv", np.zeros((3, 64)), delimiter=",")
     assert ON_A_RUN
     for command in ON_A_RUN:
         _, script, *arguments = shlex.split(command.replace("RUN_DIR", str(run_dir)))
-        result = cli(*arguments, *(fast if "train" in script else []), script=Path(script).stem)
+        before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+        result = cli(*arguments, *(FAST if "train" in script else []), script=Path(script).stem)
         assert result.status == 0, result.err
+        assert result.out
+        left = {path for path in Path().rglob("*") if path.is_file() and path.stat().st_mtime_ns != before.get(path)}
+        assert bool(left) != ("evaluate" in script)  # which prints metrics, where the others write files
 
 
 def test_the_table_of_groups_lists_what_conf_holds():
@@ -58,4 +68,7 @@ def test_the_schedule_that_the_readme_adds_composes_and_trains(cli, tmp_path):
     (tmp_path / "mine" / "scheduler").mkdir(parents=True)
     (tmp_path / "mine" / "scheduler" / "linear.yaml").write_text(yaml.safe_dump(added))
     searchpath = f"hydra.searchpath=['file://{tmp_path}/mine']"
-    assert cli(searchpath, "scheduler=linear", "trainer.max_epochs=1", "trainer.limit_train_batches=2").status == 0
+    result = cli(searchpath, "scheduler=linear", "trainer.log_every_n_steps=1", "logger=csv", *FAST)
+    rows = list(csv.DictReader((result.run_dir / "metrics.csv").open()))
+    rates = [float(row["lr/decay"]) for row in rows if row.get("lr/decay")]
+    assert rates == pytest.approx([0.05, 0.05 * 0.55])  # half of the way from all of it to a tenth

@@ -291,16 +291,27 @@ CONFIG_FILES = {
     "callbacks/module.yaml": (b"mine: {_target_: torch.nn.ReLU}\n", "ReLU"),
     "logger/module.yaml": (b"mine: {_target_: torch.nn.ReLU}\n", "logger.mine"),
 }
+ALL_THE_WAY = ("experiment/bad.yaml", "experiment/binary.yaml", "experiment/reference.yaml", "experiment/loop.yaml")
 
 
-@pytest.mark.parametrize("name", CONFIG_FILES)
-def test_a_configuration_file(cli: Callable[..., Result], tmp_path: Path, name: str) -> None:
-    content, expected = CONFIG_FILES[name]
-    file = tmp_path / "conf" / name
+def with_file(folder: Path, name: str) -> list[str]:
+    """Writes it, and chooses it."""
+    file = folder / "conf" / name
     file.parent.mkdir(parents=True)
-    file.write_bytes(content)
+    file.write_bytes(CONFIG_FILES[name][0])
+    return [f"hydra.searchpath=['file://{folder / 'conf'}']", f"{file.parent.name}={file.stem}"]
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIG_FILES if name not in ALL_THE_WAY])
+def test_a_configuration_file_is_refused(refused: Callable[..., str], tmp_path: Path, name: str) -> None:
+    assert CONFIG_FILES[name][1] in refused(*with_file(tmp_path, name))
+
+
+@pytest.mark.parametrize("name", ALL_THE_WAY)
+def test_a_configuration_file(cli: Callable[..., Result], tmp_path: Path, name: str) -> None:
+    expected, args = CONFIG_FILES[name][1], with_file(tmp_path, name)
     before = sorted(tmp_path.rglob("*"))
-    result = cli(f"hydra.searchpath=['file://{tmp_path / 'conf'}']", f"{file.parent.name}={file.stem}")
+    result = cli(*args)
     assert result.status == 2, result.out + result.err
     assert 1 <= len(result.err.splitlines()) <= 3, result.err
     assert "Traceback" not in result.err

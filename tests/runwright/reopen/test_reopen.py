@@ -56,7 +56,8 @@ def test_evaluate_finds_the_data_where_it_is_told_to_and_fetches_nothing_unasked
         assert (result.status, len(result.err.splitlines())) == (2, 1)
         assert "data.root" in result.err
         assert not mnist_files.exists()
-        assert cli(run_dir, f"data.root={there}", script="evaluate").status == 0
+        found = json.loads(cli(run_dir, f"data.root={there}", script="evaluate").out)
+        assert found == json.loads((run_dir / "metrics.json").read_text())["test"]
     finally:
         shutil.move(there, mnist_files)
 

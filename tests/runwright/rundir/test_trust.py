@@ -336,7 +336,9 @@ def test_what_else_lies_in_the_directory_is_not_read(cli, whole, tmp_path):
         (whole / name).write_text(content)
     os.chdir(whole)
     for args, script in ((["."], "evaluate"), ([".", "--format", "torchscript"], "export")):
-        assert cli(*args, script=script).status == 0
+        result = cli(*args, script=script)
+        assert result.status == 0, result.err
+        assert "test_acc" in result.out if script == "evaluate" else Path("export/model.pt").is_file()
     assert not (tmp_path / MARK).exists()
 
 
