@@ -1,5 +1,6 @@
 """Predict samples in files: python scripts/predict.py RUN_DIR --input FILE --output FILE"""
 
+from functools import partial
 from pathlib import Path
 
 from runwright.config.arguments import Parser, complaining
@@ -32,7 +33,11 @@ def main() -> None:
         from runwright.reopen.run import reopen
 
         run = reopen(args.run_dir, CONF, args.checkpoint)
-        x = torch.cat([read_samples(path, run.data.sample_shape, run.data.max_value) for path in args.input])
+        data = run.data
+        read = partial(
+            read_samples, shape=data.sample_shape, max_value=data.max_value, feature_names=data.feature_names
+        )
+        x = torch.cat([read(path) for path in args.input])
         write_predictions(args.output, predict(run, x))
         print(f"{len(x):,} samples by {run.checkpoint}: {args.output}")
 

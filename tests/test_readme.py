@@ -1,30 +1,37 @@
-"""What the README says, run."""
+"""What README.md, docs/usage.md and docs/extending.md say, run."""
 
-import csv
+import importlib
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from conftest import Result
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+README, USAGE, EXTENDING = ((ROOT / name).read_text() for name in ("README.md", "docs/usage.md", "docs/extending.md"))
+PAGES = [*(ROOT.glob("*.md")), *(ROOT / "docs").glob("*.md"), ROOT / "dev" / "README.md"]
+FAST = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+
+
+def commands(text: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in dict.fromkeys(lines) if line.startswith("python scripts/")]
+
+
+COMMANDS = list(dict.fromkeys(commands(README) + commands(USAGE)))
 TRAINING = [c for c in COMMANDS if c.startswith("python scripts/train.py") and not re.search("--help|RUN_DIR", c)]
-ON_A_RUN = [c for c in COMMANDS if c.startswith("python scripts/") and "RUN_DIR" in c]
-
-
-FAST = ("trainer.max_epochs=1", "trainer.limit_train_batches=2")
+ON_A_RUN = [c for c in COMMANDS if "RUN_DIR" in c]
 # tests/test_conf.py runs what the header of a sweep's file says.
 ELSEWHERE = re.compile(r"ddp|launcher|sweep=\w+$")
 
 
 @pytest.mark.parametrize("command", [c for c in TRAINING if not ELSEWHERE.search(c)])
-def test_a_training_command_of_the_readme_runs(command, cli, mnist_files):
+def test_a_training_command_runs(command: str, cli: Callable[..., Result], mnist_files: Path) -> None:
     arguments = shlex.split(command)[2:]
     if "sweep=ten_folds" in arguments:
         arguments += ["data.num_folds=10", "data.fold=0,1"]  # tests/test_conf.py runs all ten
@@ -36,7 +43,7 @@ def test_a_training_command_of_the_readme_runs(command, cli, mnist_files):
     assert len(steps) > 1 or "-m" not in arguments
 
 
-def test_the_commands_on_a_run_directory_run(cli):
+def test_the_commands_on_a_run_directory_run(cli: Callable[..., Result]) -> None:
     run_dir = cli(*FAST).run_dir
     np.savetxt("samples.csv", np.zeros((3, 64)), delimiter=",")
     assert ON_A_RUN
@@ -50,25 +57,72 @@ def test_the_commands_on_a_run_directory_run(cli):
         assert bool(left) != ("evaluate" in script)  # which prints metrics, where the others write files
 
 
-def test_the_table_of_groups_lists_what_conf_holds():
-    rows = dict(re.findall(r"^\| `(\w+)` \| (`.*`) \|$", README, re.MULTILINE))
+def test_the_table_of_groups_lists_what_conf_holds() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`\w+`(?: `\w+`)*) \|$", USAGE, re.MULTILINE))
     listed = {group: re.findall(r"`(\w+)`", choices) for group, choices in rows.items()}
     folders = [path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("hydra", "local")]
     assert listed == {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
 
 
-def test_the_map_and_the_links_name_what_is_there():
-    targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`((?:scripts|docs|conf)/[\w/.-]+\.\w+)`", README)
-    allowed_missing = {"conf/local/default.yaml"}  # each machine's own
-    assert [t for t in targets if t not in allowed_missing and not (ROOT / t).exists()] == []
+def heading_anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_schedule_that_the_readme_adds_composes_and_trains(cli, tmp_path):
-    added = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
-    (tmp_path / "mine" / "scheduler").mkdir(parents=True)
-    (tmp_path / "mine" / "scheduler" / "linear.yaml").write_text(yaml.safe_dump(added))
-    searchpath = f"hydra.searchpath=['file://{tmp_path}/mine']"
-    result = cli(searchpath, "scheduler=linear", "trainer.log_every_n_steps=1", "logger=csv", *FAST)
-    rows = list(csv.DictReader((result.run_dir / "metrics.csv").open()))
-    rates = [float(row["lr/decay"]) for row in rows if row.get("lr/decay")]
-    assert rates == pytest.approx([0.05, 0.05 * 0.55])  # half of the way from all of it to a tenth
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_and_paths_of_a_page_lead_to_what_is_there(page: Path) -> None:
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]
+    missing = []
+    for link in links:
+        target, _, anchor = link.partition("#")
+        file = page.parent / target if target else page
+        if not file.exists() or (anchor and anchor not in heading_anchors(file.read_text())):
+            missing.append(link)
+    if page.name != "CHANGELOG.md":  # which tells of what there was
+        folders = "scripts|docs|conf|src|dev|tests|notebooks"
+        paths = re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)(?:::\w+)?`", text)
+        written_by_readers = {"conf/local/default.yaml", *re.findall(r"```\w+\n# (\S+/\S+)\n", text)}
+        missing += [path for path in paths if path not in written_by_readers and not (ROOT / path).exists()]
+    assert missing == []
+
+
+def test_the_map_names_what_is_there() -> None:
+    (block,) = re.findall(r"## The map\n\n```text\n(.*?)```", README, re.DOTALL)
+    named, folder = [], ""
+    for indent, name in re.findall(r"^( *)(\S+/|\S+\.py) ", block, re.MULTILINE):
+        folder = folder if indent else name
+        named.append(folder + name if indent else name)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    scripts = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+    assert sorted(re.findall(r"\w+\.py", re.search(r"^scripts/.*$", block, re.MULTILINE)[0])) == scripts
+    packages = [f"{path.parent.relative_to(ROOT)}/" for path in (ROOT / "src").glob("*/*/__init__.py")]
+    assert [package for package in packages if package not in named] == []
+
+
+def test_the_page_on_reliability_names_tests_that_are_there() -> None:
+    """By what `pytest -k` finds: the beginning of a test's name, or its module."""
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    modules = list((ROOT / "tests").rglob("test_*.py"))
+    text = "\n".join([*(path.read_text() for path in modules), *(f"def {path.stem}" for path in modules)])
+    assert [name for name in re.findall(r"`(test_\w+)`", page) if f"def {name}" not in text] == []
+
+
+def test_the_parts_that_a_page_adds_train_together(
+    cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```(?:yaml|python)\n# (\S+)\n(.*?)```", EXTENDING, re.DOTALL)
+    assert len(blocks) == 5
+    for path, text in blocks:
+        file = tmp_path / "mine" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        if path.startswith("src/"):
+            package = importlib.import_module(".".join(Path(path).parent.parts[1:]))
+            monkeypatch.setattr(package, "__path__", [*package.__path__, str(file.parent)])
+    (command,) = [c for c in commands(EXTENDING) if "train.py" in c]
+    searchpath = f"hydra.searchpath=['file://{tmp_path}/mine/conf']"
+    result = cli(searchpath, *shlex.split(command)[2:], *FAST)
+    assert result.metrics["steps"] == 2
+    config = (result.run_dir / "config.yaml").read_text()
+    assert all(target in config for _, text in blocks for target in re.findall(r"_target_: (\S+)", text))

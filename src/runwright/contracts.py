@@ -6,7 +6,7 @@ default here, so that most tasks define `model` and `metric_keys` beside Lightni
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -39,6 +39,8 @@ class Data(Protocol):
 
     class_names: Sequence[str] = ()
     """Of the classes, in their order; empty where their numbers are all there is."""
+    feature_names: Sequence[str] = ()
+    """Of the columns of a sample that is a row of a table, in their order; empty where they have none."""
     max_value: float = 1.0
     """The value of white in a sample that is an image."""
 
@@ -105,3 +107,11 @@ class StatefulLoader(Protocol):
     def state_dict(self) -> Mapping[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+if TYPE_CHECKING:  # what the engine has in hand: both at once, for which Python has no other type
+    from lightning import LightningDataModule, LightningModule
+
+    class LightningData(LightningDataModule, Data): ...
+
+    class LightningTask(LightningModule, Task): ...

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CONF, PACKAGE, Result
+from conftest import CONF, PACKAGE, Result, class_of
 from mutations import mutations, refusal
 from omegaconf import OmegaConf
 from PIL import Image
@@ -35,12 +36,27 @@ def npz(**arrays: Any) -> bytes:
     return buffer.getvalue()
 
 
-def image(size: tuple[int, int] = (8, 8), kind: str = "PNG", mode: str = "L") -> bytes:
+def image(size: tuple[int, int] = (8, 8), kind: str = "PNG", mode: str = "L", **options: Any) -> bytes:
     buffer = BytesIO()
-    Image.new(mode, size).save(buffer, kind)
+    Image.new(mode, size).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+SIDEWAYS = Image.Exif()
+SIDEWAYS[274] = 6
+RGB16 = b"".join(
+    [
+        b"\x89PNG\r\n\x1a\n",
+        chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)),  # which Pillow does not write
+        chunk(b"IDAT", zlib.compress(8 * (b"\0" + 8 * 6 * b"\x7f"))),
+        chunk(b"IEND", b""),
+    ]
+)
 IRISES = np.ones((3, 4), np.float32)
 PROMISE = npy(np.ones((1000, 4))).replace(b"(1000, 4)", b"(9**9, 4)")
 HUGE = npy(np.ones((10**7, 1), np.uint8))[:128].replace(b"(10000000, 1)", b"(99999999, 4)")
@@ -51,15 +67,34 @@ SAMPLES: dict[str, tuple[bytes, str]] = {
     "empty.csv": (b"", "no samples"),
     "header alone.csv": (b"a,b,c,d\n", "no samples"),
     "blank lines.csv": (b"\n\n\n", "no samples"),
-    "ragged.csv": (b"1,2,3,4\n1,2,3\n", "3 to 4 values"),
+    "ragged.csv": (b"1,2,3,4\n1,2,3\n", "line 2 has 3 fields"),
     "three columns.csv": (b"1,2,3\n", "(4,)"),
     "words.csv": (b"1,2,3,4\n1,2,three,4\n", "three"),
     "two headers.csv": (b"a,b,c,d\na,b,c,d\n1,2,3,4\n", "'a'"),
     "semicolons.csv": (b"1;2;3;4\n1;2;3;4\n", "1;2;3;4"),
-    "missing value.csv": (b"1,2,3,4\n1,,3,4\n", "cannot be read"),
-    "nan.csv": (b"1,2,3,4\n1,nan,3,4\n", "sample 1"),
-    "overflow.csv": (b"1,2,3,1e400\n", "sample 0"),
-    "zero byte.csv": (b"1,2,3,4\n1,2,\0,4\n", "cannot be read"),
+    "missing value.csv": (b"1,2,3,4\n1,,3,4\n", "line 2, column 2: ''"),
+    "nan.csv": (b"1,2,3,4\n1,nan,3,4\n", "line 2, column 2: 'nan'"),
+    "overflow.csv": (b"1,2,3,1e400\n", "line 1, column 4: '1e400'"),
+    "zero byte.csv": (b"1,2,3,4\n1,2,\0,4\n", "line 2, column 3"),
+    "NA first.csv": (b"1,NA,3,4\n1,2,3,4\n", "line 1, column 2: 'NA' is no number"),
+    "nothing first.csv": (b"1,,3,4\n1,2,3,4\n", "line 1, column 2: '' is no number"),
+    "a whole line of NA.csv": (b"NA,NA,NA,NA\n1,2,3,4\n", "line 1, column 1: 'NA'"),
+    "a whole line of nothing.csv": (b",,,\n1,2,3,4\n", "line 1, column 1: ''"),
+    "a whole line of gaps.csv": (b"?,-,N/A,null\n1,2,3,4\n", "line 1, column 1: '?'"),
+    "hex first.csv": (b"0x1,0x2,0x3,0x4\n1,2,3,4\n", "line 1, column 1: '0x1'"),
+    "decimal commas first.csv": (b'"1,5","2,5","3,5","4,5"\n', "line 1, column 1: '1,5'"),
+    "decimal commas.csv": (b"1,5;2,5;3,5;4,5\n", "line 1 has 5 fields"),
+    "units first.csv": (b"1cm,2cm,3cm,4cm\n", "line 1, column 1: '1cm'"),
+    "underscores.csv": (b"1,2,3,4\n1_0,2,3,4\n", "line 2, column 1: '1_0'"),
+    "underscores first.csv": (b"1_0,2_0,3_0,4_0\n1,2,3,4\n", "line 1, column 1: '1_0'"),
+    "other digits.csv": ("1,2,3,4\n1,٢,3,4\n".encode(), "line 2, column 2: '٢'"),
+    "infinite first.csv": (b"inf,inf,inf,inf\n1,2,3,4\n", "line 1, column 1: 'inf'"),
+    "beyond float32.csv": (b"1,2,3,4\n1,-1e39,3,4\n", "line 2, column 2: '-1e39'"),
+    "numbered columns.csv": (b"0,1,2,3\n5,6,7,8\n", "line 1 numbers the columns"),
+    "an index.csv": (b",a,b,c,d\n0,1,2,3,4\n", "line 1 has 5 fields"),
+    "one name twice.csv": (b"a,b,b,d\n1,2,3,4\n", "two columns 'b'"),
+    "a gap.csv": (b"1,2,3,4\n\n1,2,3,4\n", "line 2 has 0 fields"),
+    "a field of two lines.csv": (b'1,2,3,4\n"1\n",2,3,4\n1,2,x,4\n', "line 4, column 3: 'x'"),
     "utf-16.csv": ("1,2,3,4\n".encode("utf-16"), "cannot be read"),
     "latin-1.csv": ("größe,b,c,d\n1,2,3,4\n".encode("latin-1"), "cannot be read"),
     "open quote.csv": (b'1,2,3,"4\n', "cannot be read"),
@@ -107,6 +142,25 @@ IMAGES: dict[str, tuple[bytes, str]] = {  # 8 x 8 is right
     "a program.png": (EPS, "cannot be read"),
     "a bomb.png": (image()[:16] + struct.pack(">II", 2**31 - 1, 2**31 - 1) + image()[24:], "cannot be read"),
     "truncated.jpg": (image(kind="JPEG")[:-60], "cannot be read"),
+    "a palette.png": (image(mode="P"), "palette"),
+    "transparent.png": (image(mode="RGBA"), "transparent"),
+    "transparent grey.png": (image(mode="LA"), "transparent"),
+    "transparent black.png": (image(transparency=0), "transparent"),
+    "transparent palette.gif": (image(kind="GIF", mode="P", transparency=0), "palette"),
+    "transparent.webp": (image(kind="WEBP", mode="RGBA"), "transparent"),
+    "16 bits.png": (image(mode="I;16"), "I;16"),
+    "16 bits of colour.png": (RGB16, "16 bits"),
+    "32 bits.tif": (image(kind="TIFF", mode="I"), "mode is I"),
+    "floats.tif": (image(kind="TIFF", mode="F"), "mode is F"),
+    "for print.jpg": (image(kind="JPEG", mode="CMYK"), "CMYK"),
+    "sideways.jpg": (image(kind="JPEG", exif=SIDEWAYS), "orientation 6"),
+    "sideways.png": (image(exif=SIDEWAYS), "orientation 6"),
+    "moving.png": (image(save_all=True, append_images=[Image.new("L", (8, 8), 200)]), "2 pictures"),
+    "moving.webp": (
+        image(kind="WEBP", mode="RGB", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")]),
+        "2 pictures",
+    ),
+    "pages.tif": (image(kind="TIFF", save_all=True, append_images=[Image.new("L", (8, 8), 200)]), "2 pictures"),
     "a vector.png": (b"<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>", "cannot be read"),
 }
 
@@ -122,6 +176,79 @@ def test_samples_that_are_none(tmp_path: Path, name: str) -> None:
     assert message.startswith(f"{tmp_path / name}: ")
     assert expected in message
     assert len(message) < 400
+
+
+NAMES = ("width", "height", "1st floor", "-")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("width", "height", "1st floor", "-"),
+        ("-", "width", " 1st floor ", "height"),
+        ("1st floor", "-", "height", "width"),
+    ],
+)
+def test_columns_are_found_by_their_names(tmp_path: Path, header: tuple[str, ...]) -> None:
+    values = {"width": 1.0, "height": 2.0, "1st floor": 3.0, "-": 4.0}
+    lines = [",".join(header), *[",".join(str(values[name.strip()]) for name in header)] * 2]
+    (tmp_path / "x.csv").write_text("\ufeff" + "\n".join(lines) + "\n\n")
+    x = read_samples(tmp_path / "x.csv", (2, 2), 1.0, NAMES)
+    assert x.tolist() == [[[1, 2], [3, 4]]] * 2
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("width,height,1st floor,age", "unknown columns: 'age'; missing: '-'"),
+        ("a,b,c,d", "unknown columns: 'a', 'b', 'c', 'd'; missing: 'width', 'height', '1st floor', '-'"),
+        ("Width,height,1st floor,-", "unknown columns: 'Width'; missing: 'width'"),
+        ("width,width,height,-", "two columns 'width'"),
+        ("width,height,-", "line 1 has 3 fields"),
+        ("width,height,1st floor,-,class", "line 1 has 5 fields"),
+        ("width,height,1st floor,4", "line 1, column 1: 'width' is no number"),
+    ],
+)
+def test_columns_of_other_names_are_refused(tmp_path: Path, header: str, expected: str) -> None:
+    (tmp_path / "x.csv").write_text(f"{header}\n1,2,3,4\n")
+    with pytest.raises(InputError) as caught:
+        read_samples(tmp_path / "x.csv", (4,), 1.0, NAMES)
+    assert str(caught.value).startswith(f"{tmp_path / 'x.csv'}: ")
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,2,3,4\n",
+        "a,b,c,d\n1,2,3,4\n",
+        "1stFlrSF,2ndFlrSF,NA,x\n1,2,3,4\n",
+        " 1 ,+2.0,.3e1,4.\n",
+        "1E0,20e-1,3,4\r\n\r\n",
+        '"1","2","3","4"',
+        "1,2,\xa03,4\n",
+    ],
+)
+def test_samples_that_are_some(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    assert read_samples(tmp_path / "x.csv", (4,), 1.0).tolist() == [[1, 2, 3, 4]]
+    if "x" not in text:
+        assert read_samples(tmp_path / "x.csv", (4,), 1.0, ("a", "b", "c", "d")).tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("names", [["0", "1", "2", "3"], ["9", "8", "7", "6"]])
+def test_names_may_be_numbers(tmp_path: Path, names: list[str]) -> None:
+    (tmp_path / "x.csv").write_text(",".join(names) + "\n1,2,3,4\n")
+    assert read_samples(tmp_path / "x.csv", (4,), 1.0, names).tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("PNG", "L"), ("PNG", "RGB"), ("PNG", "1"), ("JPEG", "RGB"), ("WEBP", "RGB")]
+)
+def test_plain_pictures_are_read(tmp_path: Path, kind: str, mode: str) -> None:
+    path = tmp_path / f"x.{kind.lower()}"
+    Image.new("L", (8, 8), 255).convert(mode).save(path, kind)
+    assert read_samples(path, (1, 8, 8), 16.0).unique().tolist() == pytest.approx([16.0], abs=0.1)
 
 
 def broken(name: str, content: bytes | None) -> Callable[[Path], None]:
@@ -376,6 +503,30 @@ def test_fuzzed_configurations_are_read_or_refused(made: Path, tmp_path: Path) -
     path = tmp_path / "config.yaml"
     for mutant in mutations((made / "config.yaml").read_bytes(), 250):
         assert len(refusal(read, path, mutant, InputError).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("value", [0, 3, 1000])  # 0 and 1000 are values of data's keys, which are not to blame
+def test_samples_that_load_should_not_have_returned(
+    cli: Callable[..., Result], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, value: int
+) -> None:
+    iris = class_of("data", "iris")
+    load_all = iris.load_all
+
+    def load_badly(self: Any) -> Any:
+        samples = load_all(self)
+        samples.y[2] = value or -1
+        return samples
+
+    monkeypatch.setattr(iris, "load_all", load_badly)
+    run_dir = Path(shutil.copytree(made, tmp_path / "run"))
+    args = ["data=iris", "callbacks=no_validation", "monitor=train_loss"] if script == "train" else [run_dir]
+    before = sorted(tmp_path.rglob("*"))
+    result = cli(*args, script=script)
+    label = f"the label of sample 2 (from 0) is {value or -1}, must be from 0 to 2 (num_outputs=3)"
+    assert (result.status, result.out) == (2, "")
+    assert result.err == f"data: Iris, load_all(): {label}\n"
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

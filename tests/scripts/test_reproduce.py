@@ -1,4 +1,4 @@
-"""scripts/reproduce.py at its smallest: what it writes, and what a second and an interrupted call do."""
+"""dev/reproduce.py at its smallest: what it writes, and what a second and an interrupted call do."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce.py"
+SCRIPT = Path(__file__).parents[2] / "dev" / "reproduce.py"
 
 
 def reproduce(folder, *args):

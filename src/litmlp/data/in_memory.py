@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil
+from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from runwright.config.errors import DataError
 from runwright.contracts import Data
 from torch import Tensor, nn
 
@@ -143,12 +144,15 @@ class InMemoryData(LightningDataModule, Data, ABC):
 
     Raises:
         ValueError: an argument out of its range; from `setup`, one that does not suit the data.
+        DataError: from `setup`, what `load` returned is not as `Samples` says.
     """
 
     sample_shape: tuple[int, ...]
     num_outputs: int
     class_names: Sequence[str] = ()
     """Of the classes, in their order, where they have other names than their numbers."""
+    feature_names: Sequence[str] = ()
+    """Of the values of a sample, in their order, where they have names; `load` may set it. Checkpoints hold them."""
     max_value: float = 1.0
     """The largest x that `load` gives; x is divided by it."""
     stratify: bool = True
@@ -208,7 +212,13 @@ class InMemoryData(LightningDataModule, Data, ABC):
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        train, self.test = self.load()
+        parts = self.load()
+        if not isinstance(parts, tuple | list) or len(parts) != 2:
+            raise DataError(f"{type(self).__name__}: load() must return training and test Samples, got {_kind(parts)}")
+        for part, samples in zip(("training part", "test part"), parts, strict=True):
+            self._check(samples, part)
+        self._check_names(self.feature_names)
+        train, self.test = parts
         num_val = _count("val_size", self.val_size, train.y, self.stratify)
         if num_val:
             train, self.val = split(train, num_val, self.split_seed, self.stratify)
@@ -220,6 +230,45 @@ class InMemoryData(LightningDataModule, Data, ABC):
         if self.transform is None:  # else a checkpoint's, whose weights suit it
             self.transform = self._fit_transform(train.x)
 
+    def _check(self, samples: Samples, part: str) -> None:
+        """Samples are as the class promises; a NaN would else be blamed on a layer, a label on a kernel."""
+        where = f"{type(self).__name__}, {part}"
+        x, y = samples if isinstance(samples, tuple) and len(samples) == 2 else (samples, None)
+        if not isinstance(samples, Samples) or not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            found = f"Samples({_kind(x)}, {_kind(y)})" if isinstance(samples, Samples) else _kind(samples)
+            raise DataError(f"{where}: must be Samples(x, y) of two tensors, got {found}")
+        if x.is_complex():
+            raise DataError(f"{where}: x must hold real numbers, got {x.dtype}")
+        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+            raise DataError(f"{where}: x and y must be as long, got {tuple(x.shape)} and {tuple(y.shape)}")
+        if len(x) == 0:
+            raise DataError(f"{where}: holds no samples")
+        if x.shape[1:] != tuple(self.sample_shape):
+            raise DataError(
+                f"{where}: samples are of {tuple(x.shape[1:])}, but sample_shape is {tuple(self.sample_shape)}"
+            )
+        if y.dtype not in (torch.int64, torch.float32):
+            raise DataError(f"{where}: y must be int64 classes or float32 targets, got {y.dtype}")
+        shape = (self.num_outputs,) if y.is_floating_point() else ()
+        if y.shape[1:] != shape:
+            kind = "targets" if y.is_floating_point() else "classes"
+            raise DataError(f"{where}: y must be {kind} of {(len(y), *shape)}, got {tuple(y.shape)}")
+        for name, values in (("x", x), ("y", y)):
+            if values.is_floating_point():  # bytes, such as pictures', take no time here
+                _check_finite(values, name, where)
+        if y.is_floating_point():
+            return
+        if self.num_outputs < 2:
+            raise DataError(
+                f"{where}: y holds classes, but num_outputs is {self.num_outputs}; "
+                f"targets of a regression are float32 of {(len(y), self.num_outputs)}"
+            )
+        least, most = (int(label) for label in y.aminmax())
+        if least < 0 or most >= self.num_outputs:
+            first = int(((y < 0) | (y >= self.num_outputs)).nonzero()[0])
+            allowed = f"from 0 to {self.num_outputs - 1} (num_outputs={self.num_outputs})"
+            raise DataError(f"{where}: the label of sample {first} (from 0) is {int(y[first])}, must be {allowed}")
+
     def _fit_transform(self, x: Tensor) -> Normalize:
         if self.normalize == "fit":
             mean, std = x.double().mean(0), x.double().std(0, correction=0)
@@ -228,12 +277,22 @@ class InMemoryData(LightningDataModule, Data, ABC):
             mean, std = self.max_value * torch.tensor(self.normalize or (0.0, 1.0), dtype=torch.double)
         return Normalize(1 / std, -mean / std)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What was fitted to the training samples, for whoever has the checkpoint and not the samples."""
-        return {} if self.transform is None else self.transform.state_dict()
+    def _check_names(self, names: Sequence[str]) -> None:
+        size, kinds = prod(self.sample_shape), {type(name) for name in names}
+        if names and (isinstance(names, str) or len(names) != size or len(set(names)) != size or kinds != {str}):
+            got = str(list(names))[:100]
+            raise DataError(f"{type(self).__name__}: feature_names must be {size} different strings, got {got}")
 
-    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        self.transform = Normalize(**state_dict)
+    def state_dict(self) -> dict[str, Any]:
+        """What was fitted to the training samples, for whoever has the checkpoint and not the samples."""
+        names = {"feature_names": list(self.feature_names)} if self.feature_names else {}
+        return {} if self.transform is None else {**self.transform.state_dict(), **names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        fitted = dict(state_dict)
+        names = fitted.pop("feature_names", self.feature_names)
+        self._check_names(names)
+        self.transform, self.feature_names = Normalize(**fitted), names
 
     def train_dataloader(self) -> Batches:
         assert self.train is not None, "setup() comes first"
@@ -331,6 +390,7 @@ class UndividedData(InMemoryData):
 
     def load(self) -> tuple[Samples, Samples]:
         samples = self.load_all()
+        self._check(samples, "load_all()")  # before splits give samples other numbers
         if self.fold is not None:
             return hold_out_fold(samples, self.fold, self.num_folds, self.split_seed, self.stratify)
         num_test = _count("test_size", self.test_size, samples.y, self.stratify)
@@ -348,6 +408,23 @@ def _count(name: str, size: float, y: Tensor, stratify: bool) -> int:
     if size > 0 and count < least:
         raise ValueError(f"{name}={size} of {len(y):,} samples is {count}, but it takes {least}, or 0 for none")
     return count
+
+
+def _check_finite(values: Tensor, name: str, where: str) -> None:
+    """All are finite as float32, which is what they become."""
+    limit = torch.finfo(torch.float32).max
+    low, high = values.aminmax()  # NaN where there is one
+    if -limit <= float(low) and float(high) <= limit:
+        return
+    bad = ~(values.double().abs() <= limit)
+    first = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
+    value = float(values[first][bad[first]].flatten()[0])
+    raise DataError(f"{where}: {name} of sample {first} (from 0) holds {value:g}, no finite float32")
+
+
+def _kind(value: object) -> str:
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
 
 
 def _fits(samples: Samples, device: torch.device) -> bool:

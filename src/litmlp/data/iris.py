@@ -10,6 +10,7 @@ class Iris(UndividedData):
 
     sample_shape = (4,)
     num_outputs = 3
+    feature_names = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
     class_names = ("setosa", "versicolor", "virginica")
 
     def load_all(self) -> Samples:

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from ..data.in_memory import Batches, InMemoryData, Samples
 from ..optim import Schedule, describe, parameter_groups
+from .losses import check_suits, num_averaged
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +31,21 @@ class SupervisedTask(LightningModule, Task):
     """Trains a model on batches (x, y).
 
     Logs `train_loss` (mean over the epoch's samples) and `train_loss_step` (every `log_every_n_steps` batches);
-    `val_loss`, `test_loss`, and for each of `metrics` `val_<name>` and `test_<name>`, exact over the whole set.
+    `val_loss`, `test_loss`, and for each of `metrics` `val_<name>` and `test_<name>`, exact over the whole set. Means
+    are weighted as the loss weights its samples: see `num_averaged`.
 
     Args:
         model: maps x, (B, *sample_shape), to logits or estimates, (B, num_outputs).
-        loss: of the model's output and y; its mean over the batch.
+        loss: of the model's output and y; its mean over the batch's samples, or one of torch's weighted means.
         metrics: name -> metric, updated with the model's output as `preds` and y as `target`.
         optimizer: called with the parameter groups.
         scheduler: called with the optimizer and the length of the run.
         predicts: what an output means: `classes` (logits, one class a sample), `labels` (logits, each label on or off)
             or `values` (estimates).
         decay, param_groups: see `optim.parameter_groups`.
+
+    Raises:
+        ValueError: the loss is no mean; a group of parameters matches nothing.
     """
 
     def __init__(
@@ -57,6 +62,9 @@ class SupervisedTask(LightningModule, Task):
         super().__init__()
         if predicts not in OUTPUTS:
             raise ValueError(f"predicts must be one of {', '.join(OUTPUTS)}, got {predicts!r}")
+        reduction = getattr(loss, "reduction", "mean")
+        if reduction not in ("mean", "batchmean"):
+            raise ValueError(f"loss.reduction must be mean, got {reduction}: what a sum is depends on the batch size")
         self.model, self.loss, self.predicts = model, loss, predicts
         self.optimizer, self.scheduler = optimizer, scheduler
         self.decay, self.param_groups = decay, param_groups
@@ -71,7 +79,7 @@ class SupervisedTask(LightningModule, Task):
             if unknown:
                 raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated
-        self._sizes: list[int] = []
+        self._sizes: list[float | Tensor] = []  # what each of them is a mean of
 
     def metric_keys(self, stage: Stage) -> list[str]:
         if stage == "train":
@@ -93,28 +101,20 @@ class SupervisedTask(LightningModule, Task):
         return [Prediction("estimates", outputs, "y")]
 
     def check(self, data: LightningDataModule) -> None:
-        """The loss and the metrics take such outputs and these targets: tried on some samples and random outputs."""
+        """The loss and the metrics take such outputs and these targets."""
         if not isinstance(data, InMemoryData) or data.train is None:
             return  # others would have to be read for this
-        y = data.train.y[:100]
-        generator = torch.Generator().manual_seed(0)  # the run's own random numbers are left alone
-        outputs = torch.rand(len(y), data.num_outputs, generator=generator).requires_grad_()
-        part = f"loss: {type(self.loss).__name__}"
-        try:
-            loss = self.loss(outputs, y)
-            loss.backward()
-            part, scores = "metrics", self.val_scores.clone()
-            scores.update(preds=outputs, target=y, value=loss, weight=len(y))
-            for name, value in scores.compute().items():
-                part = f"metrics.{name.removeprefix('val_')}"
-                value.item()
-        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-            targets = "estimates" if y.is_floating_point() else "classes"
-            reason = str(error).splitlines()[0][:200]
-            raise ValueError(f"{part} does not suit this data, whose targets are {targets}: {reason}") from error
+        check_suits(self.loss, self.val_scores, data.num_outputs, data.train.y)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
+
+    def setup(self, stage: str) -> None:
+        # Samples in memory have no negative label, which is what a loss ignores by default: there is nothing to count.
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # undeclared
+        self._is_plain_mean = not isinstance(self.loss, nn.CrossEntropyLoss | nn.NLLLoss) or (
+            self.loss.weight is None and self.loss.ignore_index < 0 and isinstance(datamodule, InMemoryData)
+        )
 
     def on_train_start(self) -> None:
         self._log_every_n_steps: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # undeclared
@@ -122,13 +122,14 @@ class SupervisedTask(LightningModule, Task):
     def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
         x, y = batch
         output = self.model(x)
-        loss = self.loss(output, y) if len(y) else output.sum()  # nothing to learn from, but DDP waits for a gradient
+        size = self._size(y)
+        loss = self.loss(output, y) if size else 0 * output.sum()  # nothing to learn from, but DDP waits for a gradient
         self._losses.append(loss.detach())
-        self._sizes.append(len(y))
+        self._sizes.append(size)
         if len(self._losses) >= LOSS_BUFFER_SIZE:
             self._update_train_loss()
         if self.trainer.world_size > 1:
-            loss = loss * self._share(batch_idx, len(y))
+            loss = loss * self._share(batch_idx, size)
         if self.scheduler.reads_each_step:
             self.log("train_loss", loss, on_step=True, on_epoch=False, logger=False, sync_dist=True)
         if batch_idx % self._log_every_n_steps == 0:
@@ -137,12 +138,19 @@ class SupervisedTask(LightningModule, Task):
                 logger.log_metrics({"train_loss_step": value}, step=self.global_step)
         return loss
 
-    def _share(self, batch_idx: int, num_samples: int) -> float:
+    def _size(self, y: Tensor) -> float | Tensor:
+        return len(y) if self._is_plain_mean else num_averaged(self.loss, y)
+
+    def _share(self, batch_idx: int, size: float | Tensor) -> float | Tensor:
         """The factor by which the mean of the processes' losses becomes the mean over the global batch."""
         loader = self.trainer.train_dataloader
+        if not self._is_plain_mean:  # then all processes ask each other, one without samples too
+            mean = torch.as_tensor(size, dtype=torch.float32, device=self.device).clone()  # reduced in place
+            mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
+            return size / mean if mean else 1.0
         if not isinstance(loader, Batches):
             return 1.0
-        return self.trainer.world_size * num_samples / loader.size(batch_idx)
+        return self.trainer.world_size * size / loader.size(batch_idx)
 
     def _update_train_loss(self) -> None:
         self.train_loss.update(torch.stack(self._losses), torch.tensor(self._sizes, device=self.device))
@@ -169,7 +177,8 @@ class SupervisedTask(LightningModule, Task):
 
     def epoch_state(self) -> dict[str, Any]:
         losses, metric = [loss.cpu() for loss in self._losses], self.train_loss
-        return {"losses": losses, "sizes": self._sizes, "sum": metric.mean_value.cpu(), "weight": metric.weight.cpu()}
+        sizes = [float(size) for size in self._sizes]
+        return {"losses": losses, "sizes": sizes, "sum": metric.mean_value.cpu(), "weight": metric.weight.cpu()}
 
     def load_epoch_state(self, states: Sequence[Mapping[str, Any]]) -> None:
         for state in states:
@@ -196,9 +205,9 @@ class SupervisedTask(LightningModule, Task):
         x, y = batch
         if len(y) == 0:  # this process's share of a batch smaller than the number of processes
             return None
-        output = self.model(x)
-        # each metric takes from these what its update() names
-        scores.update(preds=output, target=y, value=self.loss(output, y), weight=len(y))
+        output, size = self.model(x), self._size(y)
+        loss = self.loss(output, y) if size else output.new_zeros(())  # torch's is NaN of samples that all are ignored
+        scores.update(preds=output, target=y, value=loss, weight=size)  # each metric takes what its update() names
         return output
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

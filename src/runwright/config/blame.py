@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from runwright.config.errors import InputError
+from runwright.config.errors import DataError, InputError
 from runwright.config.walk import as_typed, leaves_of
 
 
@@ -45,7 +45,8 @@ def error_context(cfg: DictConfig, section: str, typed: Sequence[str] = ()) -> I
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
         is_own = isinstance(cause, ValueError | OSError)  # torch's and OmegaConf's go on with where it happened
         message = "\n".join(lines[: 2 if is_own else 1])[:400]
-        raise InputError(f"{_culprit(cfg, section, message, typed)}: {message}") from error
+        key = section if isinstance(cause, DataError) else _culprit(cfg, section, message, typed)
+        raise InputError(f"{key}: {message}") from error
 
 
 def _is_misconfiguration(error: BaseException) -> bool:

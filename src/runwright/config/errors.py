@@ -14,6 +14,10 @@ class OccupiedError(InputError):
     """The directory belongs to another run: nothing may be written there."""
 
 
+class DataError(ValueError):
+    """The samples of a data set are not what they should be; no value of a key is to blame."""
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """`; did you mean x?` where a word is close to one of these, or abbreviates it; else nothing."""
     words = list(words)

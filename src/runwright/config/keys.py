@@ -59,6 +59,7 @@ KEYS = {
     "report": Key(kinds=("a string",), choices=("true", "false", "each"), may_change=True, in_run_names=False),
     "print_config": Key(choices=("changes", "full", "none"), may_change=True, in_run_names=False),
     "resume": Key(in_run_names=False, in_differences=False),
+    "num_threads": Key(kinds=("a number",), may_change=True, in_differences=False),
     "step_loop": Key(choices=("direct", "lightning"), may_change=True),
     "compile": Key(kinds=("a string",)),
     "data.root": Key(may_change=True, in_run_names=False),

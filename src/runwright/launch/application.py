@@ -85,7 +85,8 @@ def run(main: Callable[[], Any], conf: str) -> None:
         end_with_pipe()
     except Exception as error:
         message = sentence(error)
-        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        is_debugged = not {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}.isdisjoint(sys.argv)
+        if message is None or is_debugged or os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
             sys.exit(1 if message is None else 2)
         sys.exit(complain(message))
@@ -177,13 +178,14 @@ def _sweep(main: Callable[[], Any], plan: Plan) -> None:
         sys.exit(status)
     runs = find_runs([plan.directory])
     if runs:
-        sys.exit(_print_leaderboard(plan.directory, runs, plan.with_report) or status)
-    created.remove([SWEEP, "multirun.yaml"])
+        _print_leaderboard(plan.directory, runs, plan.with_report)
+    else:
+        created.remove([SWEEP, "multirun.yaml"])
     sys.exit(status)
 
 
-def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> int:
-    """How the jobs compare, and which failed; the exit status."""
+def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> None:
+    """How the jobs compare, and which failed."""
     rows = compare(runs)
     write_summary(sweep, rows)
     print()
@@ -197,7 +199,6 @@ def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> 
         print(f"{len(failed)} of {len(runs)} jobs failed; {where}:", file=sys.stderr)
     for run, note in failed.items():
         print(f"  {run}: {note.removeprefix('failed: ')}", file=sys.stderr)
-    return 1 if failed else 0
 
 
 class DropConfigs(Callback):

@@ -32,18 +32,22 @@ def export(run: Reopened, kind: str, path: Path) -> float:
         The largest difference between the outputs of the file, read back, and the run's own.
 
     Raises:
-        InputError: what the format needs is not installed; or the file's outputs are others, and it is not kept.
+        InputError: what the format needs is not installed; the network's outputs are not finite; or the file's outputs
+            are others. Nothing is kept.
     """
     generator = torch.Generator().manual_seed(0)
     batches = [torch.rand(size, *run.data.sample_shape, generator=generator) for size in (2, 1, 7)]
-    difference = 0.0
+    differences = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, and still what some programs read
         draft = Path(folder) / path.name
+        outputs = [run.network(x) for x in batches]
+        if not all(output.isfinite().all() for output in outputs):
+            raise InputError(f"{run.checkpoint}: its outputs for random samples are not finite; not exported")
         exported = FORMATS[kind](run.network, batches[0], draft)
-        for x in batches:
-            expected = run.network(x)
-            difference = max(difference, float((exported(x) - expected).abs().max() / expected.abs().max().clamp(1)))
+        for x, expected in zip(batches, outputs, strict=True):
+            differences.append((exported(x) - expected).abs().max() / expected.abs().max().clamp(1))
+        difference = float(torch.stack(differences).max())  # NaN if one is
         if not difference <= TOLERANCE:
             raise InputError(f"--format {kind}: its outputs differ from the run's by {difference:.1e}; not kept")
         path.parent.mkdir(parents=True, exist_ok=True)

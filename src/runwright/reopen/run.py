@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -14,10 +15,14 @@ from torch.optim import SGD, Optimizer
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError
 from runwright.contracts import Data, Task
+from runwright.loop.quiet import quiet_libraries
 from runwright.rundir.checkpoint import find_checkpoint, read_weights
 from runwright.rundir.files import CONFIG
 from runwright.rundir.trust import check_objects, read_config
 from runwright.training.build import check_contract, make
+
+if TYPE_CHECKING:
+    from runwright.contracts import LightningData, LightningTask
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class Reopened:
 
     cfg: DictConfig
     checkpoint: Path
-    data: Any
-    task: Any
+    data: "LightningData"
+    task: "LightningTask"
     network: nn.Module
     output_shape: tuple[int, ...]  # of one sample
 
@@ -45,8 +50,9 @@ def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[s
         overrides: `data.key=value`, in place of what was recorded.
 
     Raises:
-        InputError: something in it is missing, damaged or not to be trusted.
+        InputError: something in it is missing, damaged or not to be trusted, or a weight is not finite.
     """
+    quiet_libraries()
     cfg = read_config(run_dir, conf)
     _override(cfg, overrides)
     check_objects(run_dir, cfg, conf)
@@ -69,14 +75,21 @@ def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[s
         network = nn.Sequential(data.preprocessing(), model).eval()
         with torch.inference_mode():
             output_shape = tuple(network(torch.zeros(1, *data.sample_shape)).shape[1:])
-    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not the weights of this run's config.yaml: {reason}") from error
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise InputError(f"{path}: {name} holds NaN or infinity; nothing that it says would mean anything")
     return Reopened(cfg, path, data, task.eval(), network, output_shape)
 
 
 def evaluate(run: Reopened, download: bool = False) -> dict[str, float]:
-    """The metrics of the test set. Its files have to be there, unless `download`."""
+    """The metrics of the test set. Its files have to be there, unless `download`.
+
+    Raises:
+        InputError: a metric is not finite; or the data cannot be had.
+    """
     with error_context(run.cfg, "data"):
         if download:
             run.data.prepare_data()
@@ -92,6 +105,9 @@ def evaluate(run: Reopened, download: bool = False) -> dict[str, float]:
             use_distributed_sampler=False,
         )
     (metrics,) = trainer.test(run.task, dataloaders=run.data.test_dataloader(), verbose=False)
+    for name, value in metrics.items():
+        if not isfinite(value):
+            raise InputError(f"{run.checkpoint}: {name} is {value} on this test set")
     return dict(metrics)
 
 

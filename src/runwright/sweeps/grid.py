@@ -1,6 +1,7 @@
 """All combinations of the values given, as a sweeper of Hydra's."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -49,10 +50,14 @@ class GridSweeper(Sweeper):
             OmegaConf.save(self.cfg, directory / "multirun.yaml")
             combinations = list(product(*map(_alternatives, merged(self.parser, self.params, arguments))))
             size = self.max_batch_size or len(combinations)
+            results: list[JobReturn] = []
             for first in range(0, len(combinations), size or 1):
                 batch = enumerate(map(list, combinations[first : first + size]), first)
                 jobs = [[*job, subdir(number, job, directory)] for number, job in batch]
-                raise_if_debugged(self.jobs.launch(jobs, initial_job_idx=first))
+                results += self.jobs.launch(jobs, initial_job_idx=first)
+                raise_if_debugged(results)
+            if any(result.status != JobStatus.COMPLETED for result in results):
+                sys.exit(1)
 
 
 def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]) -> list[Override]:

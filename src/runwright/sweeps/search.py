@@ -8,6 +8,7 @@ import fcntl
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -24,6 +25,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from runwright.config.arguments import complaining
+from runwright.config.blame import error_context
 from runwright.config.errors import InputError
 from runwright.sweeps.grid import merged, raise_if_debugged, subdir
 from runwright.sweeps.study import JOURNAL, PRUNED, STUDY, open_journal
@@ -88,7 +90,8 @@ class OptunaSweeper(Sweeper):
         self.space = {each.get_key_element(): _distribution(each) for each in overrides if each.is_sweep_override()}
         if not self.space:
             raise InputError("hydra/sweeper=optuna: nothing to search; give a key several values or an interval(a,b)")
-        instantiate(self.sampler), instantiate(self.pruner)  # to fail here if they must
+        with error_context(self.cfg, "hydra.sweeper", arguments):  # to fail here if they must
+            instantiate(self.sampler), instantiate(self.pruner)
 
         self.directory = Path(self.cfg.hydra.sweep.dir)
         journal, mode = self.directory / JOURNAL, self.cfg.mode
@@ -157,7 +160,8 @@ class OptunaSweeper(Sweeper):
 
         trials = self.study.get_trials(False)
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
-            raise InputError(f"{self.directory}: none of {len(trials)} trials was completed")
+            print(f"{self.directory}: none of {len(trials)} trials was completed", file=sys.stderr)
+            sys.exit(1)
         best = self.study.best_trial
         values = " ".join(f"{key}={value}" for key, value in best.params.items())
         log.info("best of %d trials: %d, %s %.4g\n%s", len(trials), best.number, self.cfg.monitor, best.value, values)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.utils import instantiate
@@ -20,10 +20,13 @@ from runwright.loop.checkpoint_io import DurableCheckpoints
 from runwright.loop.step import NoProfiler, TrainingEpoch
 from runwright.training.checks import check_devices
 
+if TYPE_CHECKING:
+    from runwright.contracts import LightningData, LightningTask
+
 
 def construct(
     cfg: DictConfig, run_dir: Path, typed: Sequence[str] = (), others: Sequence[Callback] = ()
-) -> tuple[Any, Any, Trainer]:
+) -> tuple["LightningData", "LightningTask", Trainer]:
     """Data module, task and trainer, before any data are read: their constructors know which values make sense.
 
     Args:
@@ -32,16 +35,13 @@ def construct(
         typed: the user's overrides, to name in an error.
         others: callbacks beside those of the configuration.
 
-    Returns:
-        Data that fulfil `contracts.Data`, a task that fulfils `contracts.Task`, and the trainer.
-
     Raises:
         InputError: a value that makes no sense, with its key.
     """
     check_values(cfg)
     seed_everything(cfg.seed, verbose=False)
     build = partial(make, cfg, typed=typed)
-    data = build("data")
+    data: LightningData = build("data")
     check_contract("data", data, Data)
     with error_context(cfg, "data", typed), open_dict(cfg.model):  # sizes follow the data, and are recorded
         cfg.model.sample_shape, cfg.model.num_outputs = list(data.sample_shape), data.num_outputs
@@ -55,7 +55,7 @@ def construct(
     with error_context(cfg, "scheduler", typed):
         is_endless = cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1
         scheduler(trial, num_steps=inf if is_endless else 1000, steps_per_epoch=10)
-    task = build("task", model=model, optimizer=optimizer, scheduler=scheduler)
+    task: LightningTask = build("task", model=model, optimizer=optimizer, scheduler=scheduler)
     check_contract("task", task, Task)
     task.example_input_array = torch.zeros(1, *data.sample_shape)  # of which TensorBoard's graph is made
     loggers = [build(f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]

@@ -2,7 +2,6 @@
 
 import logging
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +14,13 @@ from runwright.config.errors import InputError
 from runwright.loggers import tensorboard
 from runwright.loggers.terminal import print_config
 from runwright.loop.checkpoints import LastCheckpoint
+from runwright.loop.quiet import quiet_libraries
 from runwright.rundir.read import read_overrides, read_provenance
 from runwright.signals import handle_signals
 from runwright.training import record, resume
 from runwright.training.build import construct
 from runwright.training.checks import check_lengths, check_monitors
+from runwright.training.threads import set_num_threads
 from runwright.training.weights import start_from
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def train(
         before = resume.recorded(run_dir) if cfg.resume else None
         validation = record.LastValidation()
         data, task, trainer = construct(cfg, run_dir, overrides, [*callbacks, validation])
+        set_num_threads(cfg, task.model, data.batch_size, None if before is None else before.get("num_threads"))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, LastCheckpoint):
                 callback.signals = signals
@@ -63,7 +65,7 @@ def train(
             if trainer.local_rank == 0:
                 data.prepare_data()
             trainer.strategy.barrier()
-            data.setup()
+            data.setup("fit")
         has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
         logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
         check_monitors(cfg, logged, has_validation)
@@ -97,20 +99,3 @@ def train(
             is_resumed = checkpoint is not None
             record.finish(run_dir, cfg, trainer, outcome, started, is_resumed, validation.step)
         return outcome["best"]
-
-
-def quiet_libraries() -> None:
-    """Silence what Lightning and torch say of themselves and not of the run."""
-    for message in (
-        ".*LeafSpec.*",  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
-        ".*Total length of `list`.*",  # no validation loaders are an empty list of them
-        ".*exists and is not empty.*",  # the CSV logger finds config.yaml there, a resumed run its checkpoints
-        ".*sync_dist=True.*",  # torchmetrics have reduced what is logged
-        ".*smaller than the logging interval.*",  # a short epoch is logged at its first batch
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
-    for part in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # their INFO is about devices and products
-    for table in ("profilers", "callbacks.model_summary"):  # but for these, which were asked for
-        logging.getLogger(f"lightning.pytorch.{table}").setLevel(logging.INFO)

@@ -3,7 +3,15 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from litmlp.data.in_memory import Batches, InMemoryData, Normalize, Samples, UndividedData, split
+from litmlp.data.in_memory import (
+    Batches,
+    DataError,
+    InMemoryData,
+    Normalize,
+    Samples,
+    UndividedData,
+    split,
+)
 
 
 def numbered(num_samples):
@@ -346,3 +354,157 @@ def test_a_fraction_that_comes_to_no_sample_is_named_by_setup(argument):
 def test_a_test_part_that_leaves_nothing_is_named_by_setup():
     with pytest.raises(ValueError, match=r"^test_size=100 "):
         Undivided(test_size=100).setup()
+
+
+# What load() returned
+
+
+class Given(InMemoryData):
+    """Returns what it is given; three classes, or three targets."""
+
+    sample_shape = (2,)
+    num_outputs = 3
+    stratify = False
+
+    def __init__(self, parts, **options):
+        super().__init__(batch_size=8, **options)
+        self.parts = parts
+
+    def load(self):
+        return self.parts
+
+
+class GivenWhole(UndividedData):
+    sample_shape = (2,)
+    num_outputs = 3
+
+    def __init__(self, samples, **options):
+        super().__init__(batch_size=8, **options)
+        self.samples = samples
+
+    def load_all(self):
+        return self.samples
+
+
+def good(num_samples=300):
+    return Samples(torch.rand(num_samples, 2), torch.arange(num_samples) % 3)
+
+
+def with_x(x, at=None, num_samples=300):
+    samples = good(num_samples)
+    if at is None:
+        return samples._replace(x=x)
+    samples.x[at] = x
+    return samples
+
+
+def with_y(y, at=None):
+    samples = good()
+    if at is None:
+        return samples._replace(y=y)
+    samples.y[at] = y
+    return samples
+
+
+BAD_SAMPLES = {
+    "a label out of range": (with_y(3, at=217), ["label of sample 217", "is 3", "from 0 to 2 (num_outputs=3)"]),
+    "a negative label": (with_y(-1, at=0), ["label of sample 0", "is -1"]),
+    "labels from 1": (with_y(torch.arange(300) % 3 + 1), ["label of sample 2", "is 3"]),
+    "too few labels": (with_y(torch.zeros(299, dtype=torch.long)), ["as long", "(300, 2)", "(299,)"]),
+    "classes in a column": (with_y(torch.zeros(300, 1, dtype=torch.long)), ["classes of (300,)", "(300, 1)"]),
+    "classes as int32": (with_y(torch.zeros(300, dtype=torch.int32)), ["int64", "torch.int32"]),
+    "targets as float64": (with_y(torch.zeros(300, 3, dtype=torch.double)), ["float32", "torch.float64"]),
+    "targets without axis": (with_y(torch.zeros(300)), ["targets of (300, 3)", "(300,)"]),
+    "too few targets": (with_y(torch.zeros(300, 2)), ["targets of (300, 3)", "(300, 2)"]),
+    "a target that is NaN": (
+        with_y(torch.zeros(300, 3).index_fill(0, torch.tensor([250]), float("nan"))),
+        ["y of sample 250", "holds nan"],
+    ),
+    "a feature that is NaN": (with_x(float("nan"), at=(123, 1)), ["x of sample 123", "holds nan"]),
+    "an infinite feature": (with_x(-float("inf"), at=(299, 0)), ["x of sample 299", "holds -inf"]),
+    "a feature beyond float32": (with_x(torch.full((300, 2), 1e300, dtype=torch.double)), ["sample 0", "1e+300"]),
+    "a half that is infinite": (with_x(torch.full((300, 2), 1e9).half()), ["sample 0", "inf"]),
+    "complex features": (with_x(torch.zeros(300, 2, dtype=torch.cfloat)), ["real numbers", "complex64"]),
+    "another width": (with_x(torch.zeros(300, 3)), ["(3,)", "sample_shape is (2,)"]),
+    "another shape": (with_x(torch.zeros(300, 1, 2)), ["(1, 2)", "sample_shape is (2,)"]),
+    "one number": (with_x(torch.tensor(1.0)), ["as long", "()"]),
+    "no samples": (good(0), ["no samples"]),
+    "strings": (with_x(np.array([["a", "b"]] * 300)), ["two tensors", "ndarray of <U1"]),
+    "objects": (with_x(np.array([[None, 1]] * 300)), ["two tensors", "ndarray of object"]),
+    "a list of labels": (with_y([0] * 300), ["two tensors", "list"]),
+    "a plain pair": ((torch.zeros(300, 2), torch.zeros(300)), ["Samples(x, y)", "tuple"]),
+    "nothing": (None, ["Samples(x, y)", "NoneType"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SAMPLES)
+def test_what_load_returned_is_refused_with_class_part_and_sample(name):
+    bad, expected = BAD_SAMPLES[name]
+    cases = [
+        ("Given, training part: ", Given((bad, good()))),
+        ("Given, test part: ", Given((good(), bad))),
+        ("GivenWhole, load_all(): ", GivenWhole(bad)),
+        ("GivenWhole, load_all(): ", GivenWhole(bad, fold=0)),
+    ]
+    for start, data in cases:
+        with pytest.raises(DataError) as caught:
+            data.setup()
+        message = str(caught.value)
+        assert message.startswith(start)
+        assert all(part in message for part in expected), message
+        assert len(message.splitlines()) == 1
+        assert data.train is data.test is None
+
+
+def test_load_must_return_two_parts():
+    for parts in (None, good(), (good(),), (good(), good(), good())):
+        with pytest.raises(DataError, match=r"^Given(: load\(\) must return|, training part)"):
+            Given(parts).setup()
+
+
+def test_classes_need_more_than_one_output():
+    data = Given((Samples(torch.rand(50, 2), torch.zeros(50, dtype=torch.long)), good()))
+    data.num_outputs = 1
+    with pytest.raises(DataError, match=r"num_outputs is 1; targets of a regression are float32 of \(50, 1\)"):
+        data.setup()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int16, torch.float16, torch.float32, torch.float64])
+def test_features_of_any_real_kind_are_taken(dtype):
+    samples = Samples((10 * torch.rand(50, 2)).to(dtype), torch.arange(50) % 3)
+    assert set_up(Given((samples, samples), val_size=0)).train.x.dtype == dtype
+
+
+def test_large_numbers_are_finite():
+    samples = with_x(torch.full((300, 2), 3e38))
+    assert set_up(Given((samples, samples), val_size=0)).train is samples
+
+
+class Named(Given):
+    """Learns the names of its features from its file."""
+
+    def load(self):
+        self.feature_names = ["a", "b"]
+        return super().load()
+
+
+def test_checkpoints_hold_the_names_of_features():
+    data = set_up(Named((good(), good())))
+    state = data.state_dict()
+    reopened = Named(None)
+    assert not reopened.feature_names
+    reopened.load_state_dict(state)
+    assert reopened.feature_names == ["a", "b"]
+    assert torch.equal(reopened.transform.scale, data.transform.scale)
+    reopened.load_state_dict({name: state[name] for name in ("scale", "shift")})  # of an older version
+    assert "feature_names" not in set_up(Given((good(), good()))).state_dict()
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", 3], "ab", ["a", "b", "c"]], ids=str)
+def test_names_that_do_not_name_the_features_are_refused(names):
+    data = Given((good(), good()))
+    data.feature_names = names
+    with pytest.raises(DataError, match="feature_names must be 2 different strings"):
+        data.setup()
+    with pytest.raises(DataError, match="feature_names"):
+        Given(None).load_state_dict({"scale": torch.ones(()), "shift": torch.ones(()), "feature_names": names})

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sklearn.datasets import load_iris
 
 from litmlp.data.digits import Digits
 from litmlp.data.iris import Iris
@@ -17,7 +18,7 @@ def test_samples_are_of_the_kind_that_the_class_promises(cls):
             assert part.y.dtype == torch.float32
         else:
             assert part.y.dtype == torch.int64
-            assert set(part.y.tolist()) == set(range(data.num_classes))
+            assert set(part.y.tolist()) == set(range(data.num_outputs))
 
 
 def test_digits_are_1797_images_that_scale_to_one():
@@ -35,6 +36,10 @@ def test_iris_are_150_flowers_50_of_each_species_unscaled():
     data = Iris(batch_size=5)
     data.setup()
     assert torch.equal(data.transform(data.train.x), data.train.x)
+
+
+def test_features_of_iris_are_called_as_in_scikit_learn():
+    assert Iris.feature_names == tuple(load_iris().feature_names)
 
 
 def test_linear_targets_follow_the_function_but_for_the_noise():

@@ -8,6 +8,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.regression import MeanAbsoluteError, R2Score
 
@@ -332,6 +333,98 @@ def test_classification_metrics_are_those_of_the_whole_set(loss, eval_batch_size
             f"{stage}_loss": pytest.approx(loss(logits, part.y).item(), rel=1e-6),
             f"{stage}_acc": pytest.approx((logits.argmax(1) == part.y).double().mean().item(), rel=1e-6),
         }
+
+
+class Clear(nn.LogSoftmax):
+    """What NLLLoss takes."""
+
+    def __init__(self, model):
+        super().__init__(1)
+        self.model = model
+
+    def forward(self, x):
+        return super().forward(self.model(x))
+
+
+WEIGHTS = torch.tensor([0.2, 3.0, 1.0])
+WEIGHTED_LOSSES = {
+    "weights": nn.CrossEntropyLoss(weight=WEIGHTS),
+    "a weight of zero": nn.CrossEntropyLoss(weight=torch.tensor([0.0, 3.0, 1.0])),
+    "an ignored class": nn.CrossEntropyLoss(ignore_index=2),
+    "weights and an ignored class": nn.CrossEntropyLoss(weight=WEIGHTS, ignore_index=1),
+    "all of it, smoothed": nn.CrossEntropyLoss(weight=WEIGHTS, ignore_index=0, label_smoothing=0.2),
+    "log-likelihood": nn.NLLLoss(weight=WEIGHTS, ignore_index=0),
+    "margins": nn.MultiMarginLoss(weight=WEIGHTS),
+}
+
+
+def make_weighted_task(name, **options):
+    task = make_task(loss=WEIGHTED_LOSSES[name], dropout=0, **options)
+    if name == "log-likelihood":
+        task.model = Clear(task.model)
+    return task
+
+
+@pytest.mark.parametrize("eval_batch_size", [1, 7, 1000])
+@pytest.mark.parametrize("name", WEIGHTED_LOSSES)
+def test_a_weighted_loss_of_batches_is_that_of_the_whole_set(name, eval_batch_size):
+    task, data = make_weighted_task(name), make_data(eval_batch_size=eval_batch_size)
+    (val,) = make_trainer().validate(task, datamodule=data, verbose=False)
+    (test,) = make_trainer().test(task, datamodule=data, verbose=False)
+    (again,) = make_trainer().test(task, dataloaders=data.test_dataloader(), verbose=False)  # as evaluate.py does
+    assert val["val_loss"] == pytest.approx(task.loss(direct(task, data, data.val), data.val.y).item(), rel=1e-5)
+    assert test["test_loss"] == pytest.approx(task.loss(direct(task, data, data.test), data.test.y).item(), rel=1e-5)
+    assert again == test
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 43])
+@pytest.mark.parametrize("name", WEIGHTED_LOSSES)
+def test_a_weighted_train_loss_is_that_of_the_whole_part(name, batch_size):
+    memory, data = Memory(), make_data(batch_size=batch_size)
+    task = make_weighted_task(name, optimizer=partial(SGD, lr=0.0))
+    fit(task, data, logger=memory, max_epochs=1)
+    ((_, value),) = memory.curve("train_loss")
+    assert value == pytest.approx(task.loss(direct(task, data, data.train), data.train.y).item(), rel=1e-5)
+
+
+def test_a_batch_of_ignored_samples_teaches_nothing():
+    data = make_data(batch_size=1)
+    recorder = Recorder()
+    fit(
+        make_weighted_task("a weight of zero", optimizer=partial(SGD, lr=0.1)), data, max_epochs=1, callbacks=[recorder]
+    )
+    steps = zip(recorder.weights, recorder.weights[1:], data.train.y[1:], strict=False)
+    assert all(torch.equal(before, after) == (y == 0) for before, after, y in steps)
+
+
+@pytest.mark.parametrize("name", ["weights", "an ignored class", "all of it, smoothed"])
+def test_the_processes_shares_of_a_weighted_loss_make_up_the_whole(name, monkeypatch):
+    task, data = make_weighted_task(name), make_data()
+    fit(task, data, max_epochs=1)
+    y = data.train.y[:BATCH]
+    parts = [y[:3], y[3:], y[:0]]  # of processes of which one has none
+    sizes = [float(task._size(part)) for part in parts]
+    monkeypatch.setattr(task.trainer.strategy, "reduce", lambda *args, **kwargs: torch.tensor(sizes).mean())
+    logits = torch.randn(BATCH, 3)
+    losses = [task.loss(logits[:3], y[:3]), task.loss(logits[3:], y[3:]), torch.tensor(0.0)]
+    shared = [loss * task._share(0, size) for loss, size in zip(losses, sizes, strict=True)]
+    assert float(sum(shared) / 3) == pytest.approx(task.loss(logits, y).item(), rel=1e-5)
+
+
+def test_targets_that_the_loss_ignores_by_default_count_nowhere_in_data_of_any_kind():
+    x, y = torch.randn(20, 5), torch.arange(20) % 3
+    y[[0, 1, 2, 3, 11]] = -100
+    batches = [(x[:4], y[:4]), (x[4:14], y[4:14]), (x[14:], y[14:])]
+    task = make_task(metrics={}, dropout=0)
+    (test,) = make_trainer().test(task, dataloaders=DataLoader(batches, batch_size=None), verbose=False)
+    with torch.no_grad():
+        assert test["test_loss"] == pytest.approx(task.loss(task.model.eval()(x), y).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_loss_that_is_no_mean_is_refused(reduction):
+    with pytest.raises(ValueError, match=f"loss.reduction must be mean, got {reduction}"):
+        make_task(loss=nn.CrossEntropyLoss(reduction=reduction))
 
 
 @pytest.mark.parametrize("eval_batch_size", [2, 7, 1000])

@@ -97,6 +97,20 @@ def test_two_processes_give_the_numbers_of_one(process: Callable[..., Result], c
     assert two.out.count("run directory") == one.out.count("run directory") == 1
 
 
+def test_two_processes_give_a_weighted_loss_the_numbers_of_one(
+    process: Callable[..., Result], cli: Callable[..., Result]
+) -> None:
+    weights_of_classes = ["_target_=torch.arange", "start=0", "end=2", "step=0.2"]  # 0 for the first
+    weighted = ["+task.loss.ignore_index=3", *(f"+task.loss.weight.{each}" for each in weights_of_classes)]
+    small = [*SMALL, "data.batch_size=8", "model.dropout=0", *weighted]  # few, so that the processes' weights differ
+    one = cli(*small, "trainer.accelerator=cpu", "hydra.run.dir=one")
+    two = process(*small, *TWO, "hydra.run.dir=two")
+    assert two.status == 0, two.err
+    first, second = (json.loads((one.run_dir.with_name(name) / "metrics.json").read_text()) for name in ("one", "two"))
+    for stage in ("fit", "test"):
+        assert second[stage] == pytest.approx(first[stage], rel=1e-3)
+
+
 @pytest.mark.slow
 def test_a_sweep_goes_on_after_a_rank_that_failed(process: Callable[..., Result], faults: None) -> None:
     fault = ["+callbacks.fault._target_=faults.Fault", "optimizer.lr=0.3,0.1"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Result, class_of, run_dirs
+from conftest import Result, archive, class_of, run_dirs
 from PIL import Image
 
 FAST = ("trainer.max_epochs=2", "trainer.limit_train_batches=5")
@@ -66,15 +66,26 @@ def test_predict_normalises_as_training_did_and_needs_no_training_data(cli, move
     from sklearn.datasets import load_iris
 
     run_dir = moved(*IRIS)
+    iris = class_of("data", "iris")
     x, y = load_iris(return_X_y=True)
-    np.savetxt("flowers.csv", x, delimiter=",", header="a,b,c,d", comments="")
+    np.savetxt("flowers.csv", x, delimiter=",", header=",".join(iris.feature_names), comments="")
+    shuffled = [2, 0, 3, 1]
+    names = ",".join(iris.feature_names[i] for i in shuffled)
+    np.savetxt("shuffled.csv", x[:, shuffled], delimiter=",", header=names, comments="")
     np.save("flowers.npy", x)
     np.savez("flowers.npz", x=x.astype(np.float32))
-    monkeypatch.setattr(class_of("data", "iris"), "load_all", lambda self: pytest.fail("read its data"))
+    monkeypatch.setattr(iris, "load_all", lambda self: pytest.fail("read its data"))
     for kind in ("csv", "npy", "npz"):
         result = cli(run_dir, "--input", f"flowers.{kind}", "--output", f"{kind}.csv", script="predict")
         assert result.status == 0, result.err
     assert Path("csv.csv").read_text() == Path("npy.csv").read_text() == Path("npz.csv").read_text()
+    assert cli(run_dir, "--input", "shuffled.csv", "--output", "shuffled out.csv", script="predict").status == 0
+    assert Path("shuffled out.csv").read_text() == Path("csv.csv").read_text()
+    assert cli(run_dir, "--input", "csv.csv", "--output", "again.csv", script="predict").err == (
+        "csv.csv: line 1: unknown columns: 'class', 'p0', 'p1', 'p2'; missing: 'sepal length (cm)', "
+        "'sepal width (cm)', 'petal length (cm)', 'petal width (cm)'\n"
+    )
+    assert not Path("again.csv").exists()
     predicted = numbers(Path("csv.csv"))
     assert predicted.shape == (150, 4)
     np.testing.assert_allclose(predicted[:, 1:].sum(1), 1, rtol=1e-4)
@@ -145,6 +156,68 @@ def test_an_export_whose_outputs_differ_is_not_kept(cli, moved, monkeypatch):
     assert result.status == 2
     assert "differ" in result.err
     assert not (run_dir / "export").exists()
+
+
+def spoiled(run_dir, tmp_path, **values):
+    """A copy of the run with these values in the first place of some of its tensors."""
+    copy = Path(shutil.copytree(run_dir, tmp_path / "spoiled"))
+    checkpoint = torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, value in values.items():
+        tensor = checkpoint["Iris"][name] if name in checkpoint["Iris"] else checkpoint["state_dict"][f"model.{name}"]
+        tensor.view(-1)[0] = value
+    (copy / "checkpoints" / "last.ckpt").write_bytes(archive(checkpoint))
+    return copy
+
+
+NAN, INF = float("nan"), float("inf")
+COMMANDS = {
+    "predict": ["--input", "x.csv", "--output", "y.csv"],
+    "evaluate": [],
+    "export": ["--format", "torchscript", "--output", "model.pt"],
+}
+NOT_FINITE = {  # what is spoiled -> what each command says
+    "a weight that is NaN": ({"output.weight": NAN}, dict.fromkeys(COMMANDS, "output.weight holds NaN or infinity")),
+    "an infinite bias": ({"hidden_0.bias": INF}, dict.fromkeys(COMMANDS, "hidden_0.bias holds NaN or infinity")),
+    "a normalisation that is NaN": (
+        {"shift": NAN},
+        {"predict": "output for sample 0 ", "evaluate": "test_loss is nan", "export": "outputs for random samples"},
+    ),
+    "an output that overflows": (  # of large samples alone, as the second is
+        {"hidden_0.weight": 1e5},
+        {"predict": "output for sample 1 "},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "script"), [(name, script) for name, (_, said) in NOT_FINITE.items() for script in said]
+)
+def test_what_is_not_finite_is_no_answer(cli, made, tmp_path, name, script):
+    values, said = NOT_FINITE[name]
+    run_dir = spoiled(made, tmp_path, **values)
+    if name == "an output that overflows":
+        Path("x.csv").write_text("0,0,0,0\n1e38,1e38,1e38,1e38\n")
+    else:
+        Path("x.csv").write_text("5.1,3.5,1.4,0.2\n6.2,3.4,5.4,2.3\n")
+    before = sorted(tmp_path.rglob("*"))
+    result = cli(run_dir, *COMMANDS[script], script=script)
+    assert (result.status, result.out, len(result.err.splitlines())) == (2, "", 1)
+    assert result.err.startswith(f"{run_dir / 'checkpoints' / 'last.ckpt'}: ")
+    assert said[script] in result.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_export_whose_outputs_are_nan_now_and_then_is_not_kept(cli, made, tmp_path, monkeypatch):
+    from runwright.reopen import export
+
+    def spoil(network, x, path):
+        return lambda batch: network(batch).masked_fill(torch.tensor(len(batch) == 1), NAN)
+
+    monkeypatch.setitem(export.FORMATS, "torchscript", spoil)
+    result = cli(made, *COMMANDS["export"], script="export")
+    assert result.status == 2
+    assert "differ from the run's by nan" in result.err
+    assert not Path("model.pt").exists()
 
 
 def test_init_from_starts_from_the_weights_that_fit_and_lists_the_others(cli, moved):

@@ -1,4 +1,4 @@
-"""Measure what several processes are worth on this machine: python scripts/benchmark_processes.py [--quick]
+"""Measure what several processes are worth on this machine: python dev/benchmark_processes.py [--quick]
 
 Three questions, each answered by commands that a user would type, in turn, several times: how much faster two
 processes train than one, how much faster joblib's jobs side by side are than one after the other, and what starting
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmark import write_images
 
-TRAIN = Path(__file__).with_name("train.py")
+TRAIN = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
 QUIET = ["test=false", "callbacks=no_validation", "monitor=train_loss", "data.val_size=0", "trainer.accelerator=cpu"]
 WIDE = ["data=mnist", "model.hidden=[1024,1024]"]
 NUM_IMAGES = 30_000  # an epoch's, of WIDE

@@ -1,5 +1,5 @@
 """Write docs/performance.md and its plots from what was measured:
-python scripts/benchmark.py --json performance.json && python scripts/benchmark_page.py performance.json
+python dev/benchmark.py --json performance.json && python dev/benchmark_page.py performance.json
 """
 
 import json
@@ -16,18 +16,18 @@ TARGETS = {"64": 0.80, "200": 0.90, "1000": 0.95}
 HEAD = """\
 # Speed
 
-How fast a small network trains here, beside a plain PyTorch loop and other libraries, and where the time goes. The page
-is written by the two commands below; run them on your machine and compare.
+How fast a small network trains here, compared with a plain PyTorch loop and other libraries, and where the time goes.
+The two commands below write this page; run them on your machine and compare.
 
 ```bash
-python scripts/benchmark.py --json performance.json # uv sync --group benchmark adds Keras and JAX
-python scripts/benchmark_page.py performance.json
+python dev/benchmark.py --json performance.json # uv sync --group benchmark adds Keras and JAX
+python dev/benchmark_page.py performance.json
 ```
 
 Measured on {date}: {machine}. 784-200-200-10 with LeakyReLU, SGD with
 momentum 0.9, 55,000 images of 28 x 28 bytes. Ours is the default run: all default callbacks, TensorBoard, normalisation
-of each batch. Medians [smallest, largest] of {repeats} repeats in turn; a ratio is the median of ratios of neighbours
-in time."""
+of each batch. Figures are medians [smallest, largest] of {repeats} repeats, in which the candidates take turns; a ratio
+is the median of the ratios within each repeat."""
 
 COSTS = """\
 ## Where the time of a step goes
@@ -38,39 +38,42 @@ Milliseconds per step at batch 64:
 
 {table}
 
-- Lightning's own step asks every callback, the module and the strategy for a dozen hooks that nobody defined, builds
-  closures and inspects signatures: about 1,250 Python calls. `src/litmlp/training_epoch.py` does the same, to the same
-  bits, with about 260, of which torch makes more than half. Where a run has several devices, another precision than
-  32-true, accumulated or clipped gradients, a profiler or a hook from inside the step, Lightning's own step runs.
-- Lightning frees the last step's gradients after the forward pass. Freed before it, as in a plain loop, their memory
-  is still in the cache when the activations need some: 4 % of a step at batch 200.
-- For this to be unnecessary, Lightning would have to find out once per epoch which hooks are defined, as it could, and
-  to compute a callback's `state_key` only for a profiler that uses it.
+- Lightning's own step calls a dozen hooks of every callback, the module and the strategy although nobody defined them,
+  builds closures and inspects signatures: about 1,250 Python calls. With `step_loop=direct`, the default,
+  `src/runwright/loop/step.py` does the same, to the same bits, in about 260 calls, of which torch makes more than half.
+  If a run has several devices, a precision other than 32-true, accumulated or clipped gradients, a profiler or a hook
+  inside the step, Lightning's own step runs. `step_loop=lightning` always uses Lightning's.
+- Lightning frees the gradients of the last step after the forward pass. Here, as in a plain loop, gradients are cleared
+  before the forward pass, so that their memory is still in the cache when the activations need some. This saves 4 % of
+  a step at batch 200.
+- The direct step would be unnecessary if Lightning found out once per epoch which hooks are defined, and computed a
+  callback's `state_key` only for a profiler that uses it.
 - Images are gathered as bytes by `index_select`, which copies whole rows, and normalised in place.
-- The loss is logged every `trainer.log_every_n_steps` batches; the epoch's mean is kept without a metric update per
-  step."""
+- The loss is logged every `trainer.log_every_n_steps` batches; the mean over the epoch is kept without a metric update
+  per step."""
 
 MISSED = """\
-## What falls short of its aim, and why
+## Aims that are missed, and why
 
 - **Keras on JAX at batch 64.** It compiles the step into one program. PyTorch calls some 40 operations one by one from
-  Python, so the plain loop is behind it too, and what is built on eager PyTorch cannot be far ahead of that. With
-  larger batches arithmetic outweighs calls.
-- **`torch.compile`** does not change this on a CPU. With the model compiled a bare step took 1.15 ms in place of 0.85
+  Python, so the plain loop is slower than Keras too, and nothing built on eager PyTorch can be much faster than the
+  plain loop. With larger batches, arithmetic outweighs calls.
+- **`torch.compile`** does not change this on a CPU. With the model compiled, a bare step took 1.15 ms instead of 0.85
   at batch 64 (torch 2.15, 2026-11-21, 2 cores). Gradients and update compiled as one function, by `torch.func`, took
-  0.63 ms (1.19 in place of 1.52 at batch 200), but that is no longer `torch.optim`: Dynamo does not trace the `step` of
-  an optimizer that a schedule has wrapped, and breaks the graph there. Once it does, a compiled step may be worth a
+  0.63 ms (at batch 200, 1.19 instead of 1.52), but that no longer uses `torch.optim`: Dynamo does not trace the `step`
+  of an optimizer that a schedule has wrapped, and breaks the graph there. Once it does, a compiled step may become a
   choice here.
-- **Evaluating 10,000 images** takes some 27 ms, 20 of it the forward passes. The rest is Lightning's begin and end of
-  an evaluation and its updates of metrics, a few milliseconds whatever the size of the set (a set is normalised once,
-  before its first pass). Two epochs with validation include the same, and checkpoints on the disk.
-- **A further job of a sweep**: a third of it is Hydra composing the job's configuration, for which it reads and parses
-  every YAML file anew; the rest is the construction of a run, its validation, its test with the pictures of it, and
-  its records on the disk, some 0.02 to 0.05 s each.
-- **Memory** was measured with all extras installed, whose plugins Hydra imports at every start, and whose pandas
-  scikit-learn imports too. Without them it was 68 MB (on 2026-11-22), and `--help` took two thirds of its time.
-- **`--help`**, with those plugins too, takes about a second, half of it Hydra's own listing of groups and choices,
-  which copies their structured configurations once for each group."""
+- **Evaluating 10,000 images** takes some 27 ms, of which the forward passes take 20. The rest is Lightning's start and
+  end of an evaluation and its metric updates, a few milliseconds for a set of any size (a set is normalised once,
+  before its first pass). Two epochs with validation include the same, and checkpoints written to the disk.
+- **A further job of a sweep**: a third of the time is Hydra composing the job's configuration, for which it reads and
+  parses every YAML file again. The rest is building the run, validation, the test and its pictures, and the records
+  on the disk, some 0.02 to 0.05 s each.
+- **Memory** was measured with all extras installed; Hydra imports their plugins at every start, and scikit-learn
+  imports pandas, which comes with them. Without the extras it was 68 MB (on 2026-11-22), and `--help` took two thirds
+  of its time.
+- **`--help`** takes about a second with those plugins. Half of that is Hydra's own listing of groups and choices, which
+  copies their structured configurations once for each group."""
 
 ADVICE = """\
 ## How cost grows
@@ -79,16 +82,17 @@ ADVICE = """\
 
 ## Advice
 
-- **Batch size**: the overhead of a step is the same whatever its batch, so that batches of 16 pay it four times as
-  often as batches of 64. On a CPU, larger batches than about 1,000 bring no more images per second.
-- **Logging**: `trainer.log_every_n_steps=1` writes every loss and rate; the plot shows what that costs. Callbacks that
-  define no hook per batch cost nothing per step.
-- **Workers** (`num_workers` of a DataLoader) pay for data that do not fit in memory and take longer to read and decode
+- **Batch size**: the overhead of a step does not depend on the size of its batch, so batches of 16 pay it four times as
+  often as batches of 64. On a CPU, batches larger than about 1,000 give no more images per second.
+- **Logging**: `trainer.log_every_n_steps=1` writes every loss and learning rate; the plot shows how much time that
+  takes. Callbacks without a hook per batch take no time per step.
+- **Workers** (`num_workers` of a DataLoader) help if the data do not fit in memory and take longer to read and decode
   than a step takes to compute. The data here fit, and no worker is used.
-- **A GPU** pays where a step computes for longer than some 50 kernels take to launch: from widths or batches of a few
-  thousand. Below that, `trainer=gpu_fast` has the model's kernels launched as one CUDA graph. This page has no figures
-  of a GPU.
-- `debug=profile` shows where your own step spends its time."""
+- **A GPU** helps if a step computes for longer than some 50 kernels take to launch: from widths or batches of a few
+  thousand. Below that, `trainer=gpu_fast` launches the model's kernels as one CUDA graph. This page has no figures of
+  a GPU.
+- `debug=profile` shows where your own step spends its time: it prints the ten costliest items and writes a trace for
+  ui.perfetto.dev."""
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -184,7 +188,7 @@ def main() -> None:
         HEAD.format(**found, repeats=repeats),
         "## Training",
         table(["batch size", "who", "images/s", "ours / it", "aim"], list(training_rows(found))),
-        "## All around it",
+        "## Evaluation, start-up, sweeps, memory",
         table(["what", "measured", "aim"], list(other_rows(found))),
         MISSED,
         COSTS.format(table=table(["run", "ms"], by_cause)),

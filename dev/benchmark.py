@@ -1,4 +1,4 @@
-"""Measure what training costs here beside plain loops and other libraries: python scripts/benchmark.py [--quick]
+"""Measure what training costs here beside plain loops and other libraries: python dev/benchmark.py [--quick]
 
 Everything trains 784-200-200-10 with LeakyReLU by SGD with momentum on the same 55,000 images of random pixels. Ours is
 the default run of scripts/train.py: all default callbacks, TensorBoard, images as bytes, normalised per batch. What is
@@ -16,7 +16,6 @@ import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,11 +30,10 @@ from lightning import Callback
 from torch import Tensor, nn
 
 from litmlp.models.mlp import MLP
-from runwright.loop.step import TrainingEpoch
 from runwright.training.build import construct
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}  # the environment of processes that import from there
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "dev")}  # of processes that import from this folder
 NUM_TRAIN, NUM_VAL, NUM_TEST = 55_000, 5_000, 10_000
 Seconds = dict[str, list[float]]  # of each who ran, in turn
 
@@ -69,17 +67,6 @@ class Clock(Callback):
 
     def between(self, first: str, second: str) -> float:
         return self.times[second][-1] - self.times[first][-1]
-
-
-@contextmanager
-def lightnings_own_step() -> Iterator[None]:
-    """Leaves runs with the loop that Lightning gives them."""
-    install = TrainingEpoch.install
-    TrainingEpoch.install = lambda trainer: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        TrainingEpoch.install = install  # type: ignore[method-assign]
 
 
 def ours(root: Path, batch_size: int, *overrides: str, test: bool = False) -> Clock:
@@ -199,7 +186,7 @@ def answers(repeats: int) -> Seconds:
 def spawn(command: list[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        subprocess.run(command, cwd=folder, capture_output=True, env=SCRIPTS)
+        subprocess.run(command, cwd=folder, capture_output=True, env=ENVIRONMENT)
         return time.perf_counter() - start
 
 
@@ -229,7 +216,7 @@ def memory(root: Path) -> dict[str, float]:
     found = {}
     for name, code in codes.items():
         done = subprocess.run(
-            [sys.executable, "-c", f"{code}\n{PEAK}"], env=SCRIPTS, capture_output=True, text=True, check=True
+            [sys.executable, "-c", f"{code}\n{PEAK}"], env=ENVIRONMENT, capture_output=True, text=True, check=True
         )
         found[name] = float(done.stdout.split()[-1])
     return found
@@ -238,17 +225,12 @@ def memory(root: Path) -> dict[str, float]:
 def causes(root: Path, x: Tensor, y: Tensor, repeats: int) -> dict[str, Seconds]:
     """Seconds for an epoch as parts of a run are taken away."""
     bare = ("logger=none", "callbacks=[]", "+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false")
-
-    def stock() -> float:
-        with lightnings_own_step():
-            return ours_epoch(root, 64)
-
     who = {
         "plain loop, fused": peers.fused(x, y, 64),
         "ours without callbacks and logger": lambda: ours_epoch(root, 64, *bare),
         "ours without logger": lambda: ours_epoch(root, 64, "logger=none"),
         "ours": lambda: ours_epoch(root, 64),
-        "ours on Lightning's own step": stock,
+        "ours on Lightning's own step": lambda: ours_epoch(root, 64, "step_loop=lightning"),
         "plain loop": peers.plain(x, y, 64),
     }
     return {"64": in_turn(repeats, who)}
@@ -335,7 +317,7 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, torch {torch.__version__}",
         "num_train": NUM_TRAIN,
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "dev/benchmark.py", *sys.argv[1:]]),
     }
     few = min(3, args.repeats)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What docs/results.md says and shows of the runs that scripts/reproduce.py made."""
+"""What docs/results.md says and shows of the runs that dev/reproduce.py made."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,8 +77,8 @@ def findings(runs: Mapping[str, Runs]) -> Iterator[str]:
     for name in ("iris_linear_decay", "iris_exponential_decay"):
         if name in runs and max(final("test_acc")(run) for run in runs[name]) < 0.34:
             yield (
-                f"- {name} ends at chance from every seed, with the loss of guessing, ln 3: at rate 0.1 with momentum "
-                "0.9 on raw features all units of its small ReLU layers die in the first epochs."
+                f"- {name} ends at chance level from every seed, with the loss of guessing, ln 3: at rate 0.1 with "
+                "momentum 0.9 on raw features all units of its small ReLU layers die in the first epochs."
             )
 
 
@@ -87,7 +87,7 @@ def verdict(means: Sequence[float], stds: Sequence[float]) -> str:
     steps = [(means[i + 1] - means[i], max(stds[i : i + 2])) for i in range(len(means) - 1)]
     if any(rise < -std for rise, std in steps):
         return "does not hold"
-    return "holds" if all(rise > std for rise, std in steps) else "cannot be told"
+    return "holds" if all(rise > std for rise, std in steps) else "inconclusive"
 
 
 def curve(run: str, tag: str) -> tuple[list[int], list[float]]:
@@ -120,19 +120,24 @@ def train_scores(run: str) -> dict[str, list[float]]:
         import torch
         from omegaconf import DictConfig, OmegaConf
 
+        from litmlp.data.in_memory import InMemoryData
+        from litmlp.tasks.supervised import SupervisedTask
         from runwright.training.build import construct
 
         cfg = OmegaConf.load(Path(run) / "config.yaml")
         assert isinstance(cfg, DictConfig)
         data, task, _ = construct(cfg, Path(run))
+        assert isinstance(data, InMemoryData)
+        assert isinstance(task, SupervisedTask)
         data.prepare_data()
         data.setup()
+        assert data.train is not None
         task.eval()
         scores: dict[str, list[float]] = {"acc": [], "loss": []}
         for checkpoint in sorted(Path(run).glob("checkpoints/epoch=*.ckpt")):
             task.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
             with torch.no_grad():
-                outputs = torch.cat([task(data.transform(x)) for x in data.train.x.split(5000)])
+                outputs = torch.cat([task(data.preprocessing()(x)) for x in data.train.x.split(5000)])
                 scores["acc"].append(float((outputs.argmax(1) == data.train.y).float().mean()))
                 scores["loss"].append(float(task.loss(outputs, data.train.y)))
         path.write_text(json.dumps(scores))

@@ -1,4 +1,4 @@
-"""Take the pictures of the README and docs/dashboards.md again: python scripts/screenshots.py
+"""Take the pictures of the README and docs/dashboards.md again: python dev/screenshots.py
 
 It trains a run and a sweep of 18 into a temporary folder, some minutes, and opens their reports and TensorBoard in
 chromium (`apt-get install chromium chromium-driver`).

@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py compares with: the same network, optimizer and images, each as its users write it.
+"""What dev/benchmark.py compares with: the same network, optimizer and images, each as its users write it.
 
 A peer is made once for a batch size and then called for each measurement: it trains one epoch over normalised images
 (N, 1, 28, 28) float32 and returns the seconds that this took. What it imports is imported when it is made.

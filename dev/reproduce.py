@@ -1,4 +1,4 @@
-"""Run the notes' experiments and write docs/results.md with its pictures: python scripts/reproduce.py --seeds 3"""
+"""Run the notes' experiments and write docs/results.md with its pictures: python dev/reproduce.py --seeds 3"""
 
 import os
 import shlex
@@ -36,35 +36,37 @@ DESCRIPTION = """Run the notes' experiments and write docs/results.md with its p
 kept, also when their settings have changed since; delete their folder to make them again."""
 HEAD = """# Results
 
-What the training notes' experiments give here, written by `python scripts/reproduce.py`, which continues where it was
-interrupted. Over seeds the std has ddof 1, over folds ddof 0. Accuracy is on the test set, but for iris_linear_decay
-and iris_exponential_decay: they hold nothing out and are tested on what they train on. val_loss is the best epoch's,
-which is the epoch that is tested. The MNIST runs are also made with Fashion-MNIST in MNIST's place: same sizes, harder
-pictures, so lower accuracies than the notes'.
+The experiments of the training notes, run here. `python dev/reproduce.py` writes this page; after an interruption
+the same command continues. The standard deviation over seeds divides by n - 1 (ddof 1), over folds by n (ddof 0).
+Accuracy is that on the test set, except for iris_linear_decay and iris_exponential_decay, which hold nothing out and
+are tested on their training samples. val_loss is that of the best epoch, which is the epoch that is tested. The
+MNIST runs are repeated with Fashion-MNIST instead of MNIST: the sizes are the same and the images are harder, so
+accuracies are lower than in the notes.
 
 | run | notes | here: mean (std) | over | hardware, date | command |
 |---|---|---|---|---|---|"""
-VERDICTS = """A claim *holds* where the means differ the way it says, by more than the larger of the two stds. It
-*cannot be told* where they are closer than that. Each gap is taken run by run."""
+VERDICTS = """A claim *holds* if the means differ in the direction it says, by more than the larger of the two
+standard deviations. If they are closer than that, the result is *inconclusive*. Gaps between train and test are
+computed for each run."""
 CAPTIONS = {
     "weight_decay": """## Weight decay
 
 Linear regression, 200 inputs and 20 training samples, with weight decay 0 and 3; mean over the seeds.""",
     "dropout": """## Dropout
 
-Fashion-MNIST, 784-256-256-10, the notes' ten epochs of all 60,000 training images; unseen is the test set. Mean over
-the seeds. Accuracy and loss on the training images are measured with nothing dropped, on checkpoints.""",
-    "dropout_overfit": """The same network where it overfits: a tenth of the images, 800 epochs; unseen are the other
-nine tenths. This setting was chosen for overfitting, without a look at dropout: the rate is the largest of 0.5, 0.2,
-0.1 and 0.05 at which the network without dropout ends with a train_loss below 0.01 from each of seeds 0, 1 and 2. At
-0.5 it ended at 0.39, NaN and 0.43, so the rate is 0.2.""",
+Fashion-MNIST, 784-256-256-10, ten epochs of all 60,000 training images as in the notes; "unseen" is the test set. Mean
+over the seeds. Accuracy and loss on the training images are measured without dropout, on checkpoints.""",
+    "dropout_overfit": """The same network in a setting in which it overfits: a tenth of the images, 800 epochs;
+"unseen" are the other nine tenths. The setting was chosen for overfitting, without looking at runs with dropout: the
+learning rate is the largest of 0.5, 0.2, 0.1 and 0.05 at which the network without dropout ends with a train_loss
+below 0.01 from each of seeds 0, 1 and 2. At 0.5 it ended at 0.39, NaN and 0.43, so the rate is 0.2.""",
     "schedules": """## Learning rates
 
-Each schedule of `conf/scheduler/` on the digits, 41 steps an epoch, as TensorBoard shows it; the first seed.""",
+Each schedule of `conf/scheduler/` on the digits, 41 steps per epoch, as logged to TensorBoard; the first seed.""",
     "optimizers": """## Optimizers
 
-The digits, each optimizer at its own rate from `conf/optimizer/`; mean over the seeds, the band one standard deviation
-to either side. A line ends where early stopping ends the first of its seeds.""",
+The digits, each optimizer at its own rate from `conf/optimizer/`; mean over the seeds, with a band of one standard
+deviation to either side. A line ends where early stopping ends the first of its seeds.""",
 }
 
 
@@ -225,7 +227,7 @@ def write_page(listed: Sequence[Setting], seeds: Sequence[int], results: Path, p
     page.parent.mkdir(parents=True, exist_ok=True)
     lines = [HEAD, *(line for setting in listed for line in table_lines(setting, rows[setting.name]))]
     runs = {f"{name}: {value}".removesuffix(": "): row.runs for name in rows for value, row in rows[name].items()}
-    lines += [f"\n## What the notes say\n\n{VERDICTS}\n", *findings(runs)]
+    lines += [f"\n## The claims of the notes\n\n{VERDICTS}\n", *findings(runs)]
     for name, caption in CAPTIONS.items():
         if pictures.get(name):
             draw(name, pictures[name], page.parent / "img")
