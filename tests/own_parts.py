@@ -1,9 +1,10 @@
 """Parts as a project brings them of its own, in a module that a test's conf/trusted.yaml lists."""
 
 import gzip  # noqa: F401  # such modules import others, which nobody has listed
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningDataModule, LightningModule
@@ -12,6 +13,54 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from runwright.contracts import Data, Stage, Task
+
+
+class Samples(NamedTuple):
+    x: Tensor
+    y: Tensor
+
+
+class Loader:
+    """A data loader with what the engine makes use of: it goes on within an epoch, and knows each process's share.
+
+    The order is one of seed and epoch; without seed it is that of the samples.
+    """
+
+    batch_sampler = None
+
+    def __init__(self, samples: Samples, batch_size: int, seed: int | None = None) -> None:
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.epoch, self._next, self._start = 0, 0, (0, 0)
+
+    @property
+    def sampler(self) -> "Loader":
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self._next = self._next if epoch == self.epoch else 0
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "next": self._next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._start = (state["epoch"], state["next"])
+
+    def share(self, batch_idx: int) -> slice:
+        return slice(batch_idx * self.batch_size, (batch_idx + 1) * self.batch_size)
+
+    def __len__(self) -> int:
+        return ceil(len(self.samples.y) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Samples]:
+        order = torch.arange(len(self.samples.y))
+        if self.seed is not None:
+            order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed + self.epoch))]
+        (epoch, first), self._start = self._start, (0, 0)
+        for batch_idx in range(first if epoch == self.epoch else 0, len(self)):
+            self._next = batch_idx + 1
+            part = order[self.share(batch_idx)]
+            yield Samples(self.samples.x[part], self.samples.y[part])
 
 
 class Points(LightningDataModule, Data):

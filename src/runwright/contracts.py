@@ -109,6 +109,15 @@ class StatefulLoader(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class SharingLoader(Protocol):
+    """A data loader that gives each of several processes its own part of every batch."""
+
+    def share(self, batch_idx: int) -> slice:
+        """This process's part of a global batch, counted in samples of the pass."""
+        ...
+
+
 if TYPE_CHECKING:  # what the engine has in hand: both at once, for which Python has no other type
     from lightning import LightningDataModule, LightningModule
 

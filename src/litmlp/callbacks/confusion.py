@@ -12,14 +12,12 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from runwright.contracts import Data
+from runwright.contracts import Data, SharingLoader
 from runwright.pages.sample_image import as_image
 from runwright.rundir.durable import write
 from runwright.rundir.files import RESULTS
 from torch import Tensor, distributed
 from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-from ..data.in_memory import Batches
 
 MOST_CLASSES = 100  # of which a picture can be read
 # In pixels: a cell of the confusion matrix, an image, and the two lines of text above it; TensorBoard shows a width of
@@ -45,7 +43,7 @@ class Confusion(Callback):
 
     The file holds `class_names`, the counts `confusion` of the whole test set (rows: true classes, columns: predicted
     ones), and `mistakes`, the samples with the most probable wrong predictions, worst first. `index` is a sample's
-    place in the test set, where the data loader is a `Batches`, else among those that the process was given.
+    place in the test set, where the data loader is a `contracts.SharingLoader`, else among those that its process saw.
 
     It takes tasks whose `test_step` returns the logits (B, C) of batches (x, y) with y of integers; other tests leave
     nothing behind.
@@ -81,7 +79,7 @@ class Confusion(Callback):
         confusion = multiclass_confusion_matrix(outputs, y, outputs.shape[1], validate_args=False)
         self._confusion = confusion if self._confusion is None else self._confusion + confusion
         loader = trainer.test_dataloaders
-        first = loader.share(batch_idx).start if isinstance(loader, Batches) else self._num_seen
+        first = loader.share(batch_idx).start if isinstance(loader, SharingLoader) else self._num_seen
         self._num_seen += len(y)
         probability, predicted = outputs.float().softmax(1).nan_to_num().max(1)
         wrong = (predicted != y).nonzero().flatten()

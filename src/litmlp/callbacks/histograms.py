@@ -18,7 +18,8 @@ class Histograms(Callback):
         if is_end and trainer.is_global_zero:  # not at the epoch's end: validation clears the gradients
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    _write(logger, getattr(pl_module, "model", pl_module), trainer.global_step - 1)
+                    step = trainer.global_step - trainer.is_last_batch  # see `LastCheckpoint`
+                    _write(logger, getattr(pl_module, "model", pl_module), step)
 
 
 @torch.no_grad()

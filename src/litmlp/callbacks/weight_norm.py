@@ -22,12 +22,12 @@ class WeightNorm(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
-            self._log(trainer, pl_module)
+            self._log(trainer, pl_module, trainer.global_step - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._log(trainer, pl_module)
+        self._log(trainer, pl_module, trainer.global_step - trainer.is_last_batch)  # see `LastCheckpoint`
 
-    def _log(self, trainer: Trainer, task: LightningModule) -> None:
+    def _log(self, trainer: Trainer, task: LightningModule, step: int) -> None:
         if trainer.global_step == self._logged_step:  # an epoch's last step, or a batch that gradients accumulate over
             return
         self._logged_step = trainer.global_step
@@ -35,7 +35,7 @@ class WeightNorm(Callback):
         norms = weight_norms(model)
         trainer.callback_metrics.update({name: torch.tensor(norm) for name, norm in norms.items()})
         for logger in trainer.loggers:
-            logger.log_metrics(norms, step=trainer.global_step - 1)
+            logger.log_metrics(norms, step=step)
 
 
 @torch.no_grad()

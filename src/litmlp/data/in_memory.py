@@ -76,7 +76,7 @@ class Batches:
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._next = 0  # batch of the pass under way
-        self._start = 0  # batch with which the next pass begins
+        self._start = (0, 0)  # of which epoch the pass is resumed, and with which batch
 
     # Lightning calls loader.sampler.set_epoch before each epoch, and reads batch_sampler where there is a sampler.
     batch_sampler = None
@@ -86,14 +86,17 @@ class Batches:
         return self
 
     def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self._next = 0
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
         """Where a pass is, for a run that is resumed there."""
-        return {"next": self._next}
+        return {"epoch": self.epoch, "next": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._start = state["next"]
+        # Lightning loads it between two epochs too, where the state is that of the pass that is over.
+        self._start = (state["epoch"], state["next"])
 
     def __len__(self) -> int:
         return ceil(len(self.samples.y) / self.batch_size)
@@ -114,8 +117,8 @@ class Batches:
             epoch_seed = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
             order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(epoch_seed))
             order = order.to(self.samples.x.device)
-        first, self._start = self._start, 0
-        for batch_idx in range(first, len(self)):
+        (epoch, first), self._start = self._start, (0, 0)
+        for batch_idx in range(first if epoch == self.epoch else 0, len(self)):
             self._next = batch_idx + 1
             share = self.share(batch_idx)
             batch = self.samples.at(share if order is None else order[share])

@@ -80,6 +80,7 @@ class SupervisedTask(LightningModule, Task):
                 raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated
         self._sizes: list[float | Tensor] = []  # what each of them is a mean of
+        self._is_new = False  # the last validation, to a plateau per epoch
 
     def metric_keys(self, stage: Stage) -> list[str]:
         if stage == "train":
@@ -166,8 +167,10 @@ class SupervisedTask(LightningModule, Task):
         if isinstance(plateau, ReduceLROnPlateau) and self.scheduler.interval == "epoch":
             value = self.trainer.callback_metrics.get(str(self.scheduler.monitor))
             is_due = (self.current_epoch + 1) % self.scheduler.frequency == 0
+            is_due &= self._is_new or not str(self.scheduler.monitor).startswith("val_")
             if is_due and value is not None and self.trainer.is_last_batch:  # not where max_steps ends an epoch early
                 plateau.step(value)
+                self._is_new = False
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):
@@ -193,6 +196,14 @@ class SupervisedTask(LightningModule, Task):
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.val_scores.compute())
         self.val_scores.reset()
+        self._is_new = not self.trainer.sanity_checking
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["validation_is_new"] = self._is_new
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            self._is_new = checkpoint.get("validation_is_new", False)
 
     def test_step(self, batch: Samples, batch_idx: int) -> Tensor | None:
         return self._score(self.test_scores, batch)  # for callbacks that look at single samples

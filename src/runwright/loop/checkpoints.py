@@ -1,13 +1,16 @@
 """The best weights by a metric, and the state from which a run goes on."""
 
 import random
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
+from lightning.pytorch.loops import _Loop
 from torch import Tensor, distributed
 
 from runwright.contracts import StatefulLoader, Task
@@ -17,16 +20,39 @@ from runwright.signals import Interrupted, Signals
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, but a NaN or an infinity is never among the best, and the directory is no logger's to choose."""
+    """Lightning's, but each value is of the weights that it is saved with, and a NaN or an infinity is never the best.
+
+    With `save_on_train_epoch_end` a `val_` metric counts once after each validation: after the epoch, and the step of a
+    plateau, where the validation ends one, else at once, with the step in the file's name. Other metrics count after
+    each whole epoch. The directory is no logger's to choose.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = str(_folder(trainer))
+        self._is_new = False  # the monitored value
+        validates_within = trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch is None
+        if validates_within and self.filename is not None and "{step" not in self.filename:
+            self.filename += "-{step:06d}"
         super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(self, *args: Any) -> None:
         if self._every_n_train_steps or self._train_time_interval is not None:  # else it only reads the clock, 16 us
             super().on_train_batch_end(*args)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not (self._save_on_train_epoch_end and str(self.monitor).startswith("val_")):
+            super().on_validation_end(trainer, pl_module)
+        elif trainer.is_last_batch:
+            self._is_new = True
+        else:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        is_of_training = self.monitor is not None and not self.monitor.startswith("val_")
+        if self.monitor is None or self._is_new or (is_of_training and trainer.is_last_batch):
+            super().on_train_epoch_end(trainer, pl_module)
+        self._is_new = False
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
@@ -38,6 +64,11 @@ class LastCheckpoint(Checkpoint):
     It is saved between two epochs, at the end, every `every_n_steps`, and when a signal asks the run to end, which
     raises `Interrupted`. Beside what Lightning saves it holds the random generators' states of each process,
     what the task and the data loader know of the epoch under way, and the metrics so far.
+
+    Where the run's end cuts an epoch short (`max_steps`, `max_time`), Lightning closes that epoch, and `last.ckpt` is
+    from after; `unfinished` in it is from before, so that the run, made longer, goes on within the epoch. What the
+    close logs has the step after the last one, where a run that goes on replaces it. A run that is stopped while
+    gradients accumulate ends once they have been used, and not without them.
 
     Several processes look for signals together, every `trainer.log_every_n_steps` batches.
 
@@ -53,15 +84,28 @@ class LastCheckpoint(Checkpoint):
         self._to_save: dict[str, Any] = {}
         self._loaded: dict[str, Any] = {}
         self._saved = (0, False)  # at which step, and whether within an epoch
+        self._unfinished: dict[str, Any] = {}
+        self._is_closing = False
+        self._is_to_stop = False  # once no gradients are accumulated
+        self._last_step = -1
         self._signal = 0
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._to_save:  # not where another callback saves
             checkpoint["resume"] = self._to_save
+            if self._unfinished and not self._to_save["is_within_epoch"]:
+                checkpoint["unfinished"] = self._unfinished
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not trainer.training:
             return
+        if "unfinished" in checkpoint and not is_over(checkpoint, trainer):
+            checkpoint |= checkpoint.pop("unfinished")
+            for optimizer, groups in zip(checkpoint["optimizer_states"], checkpoint.pop("param_groups"), strict=True):
+                optimizer["param_groups"] = groups
+            for each in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]  # they were shown the close
+                if each is not self:
+                    each.on_load_checkpoint(*(() if each is pl_module else (trainer, pl_module)), checkpoint)
         self._loaded = checkpoint["resume"]
         old, new = self._loaded["folder"], str(_folder(trainer))
         for state in checkpoint["callbacks"].values():
@@ -88,15 +132,20 @@ class LastCheckpoint(Checkpoint):
             _set_random_state(states[rank], pl_module.device)
         elif rank or states:  # else every process would drop the same units
             _seed(int(np.random.SeedSequence((torch.initial_seed(), step, rank)).generate_state(1)[0]))
-        self._saved = (step, loaded.get("is_within_epoch", False))
+        self._saved, self._last_step = (step, loaded.get("is_within_epoch", False)), trainer.max_steps
+        loop, epochs = trainer.fit_loop, trainer.fit_loop.epoch_progress.total
+        if loaded:  # else Lightning would leave out a plateau per epoch at the end of this one
+            loop._restarting = False
         if loaded.get("is_within_epoch"):
+            if loop.epoch_loop.restarted_on_train_batch_end:  # after which Lightning steps its plateaus per batch
+                loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
             if isinstance(trainer.train_dataloader, StatefulLoader):
                 trainer.train_dataloader.load_state_dict(loaded["loader"])
             if isinstance(pl_module, Task):
                 pl_module.load_epoch_state(loaded["task"][rank :: trainer.world_size])
         elif loaded:  # the next epoch is to be like any other
-            loop, epochs = trainer.fit_loop, trainer.fit_loop.epoch_progress.total
-            loop.restarting, epochs.ready = False, epochs.completed
+            _Loop.restarting.__set__(loop, False)  # type: ignore[attr-defined]  # the fit loop's own would not, where the run is counted in steps
+            epochs.ready = epochs.completed
             loop.reset_restart_stage()
 
     def on_train_batch_end(
@@ -106,9 +155,39 @@ class LastCheckpoint(Checkpoint):
             self._signal = self.signals.pending if self.signals is not None else 0
         elif batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # undeclared
             self._agree_on_signal(trainer, pl_module)
-        is_due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
-        if (is_due or self._signal) and _can_resume_after(trainer, batch_idx):
+        may_end = trainer.should_stop or self._is_to_stop or self._last_step != -1
+        if (may_end or self._signal or self.every_n_steps is not None) and not _validates_next(trainer):
+            self._between_batches(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._between_batches(trainer, pl_module)
+
+    def _between_batches(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if it is time to, where what comes next is another batch, or the run's end within an epoch."""
+        loop = trainer.fit_loop.epoch_loop
+        accumulates = loop._should_accumulate()
+        if trainer.should_stop or self._is_to_stop:
+            self._is_to_stop, trainer.should_stop = accumulates, not accumulates
+        if accumulates or loop._num_ready_batches_reached() or self._unfinished:
+            return
+        # What loop.done says of this batch, but for a run that has just been resumed.
+        if loop._is_training_done or (trainer.should_stop and trainer.fit_loop._can_stop_early):
+            self._to_save = self._state(trainer, pl_module, is_within_epoch=True)
+            state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            kept = {key: value for key, value in state.items() if key not in ("state_dict", "optimizer_states")}
+            kept["param_groups"] = [each["param_groups"] for each in state["optimizer_states"]]  # a plateau's to change
+            self._unfinished, self._to_save = deepcopy(kept), {}  # the close changes some of it in place
+        elif self._signal or (self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer, pl_module, is_within_epoch=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_epoch_end(trainer, pl_module)  # one for the run's end, which is part of the close
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._unfinished and not self._is_closing:
+            self._is_closing = True
+            trainer.fit_loop.epoch_loop._batches_that_stepped += 1  # the step of what Lightning logs
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._agree_on_signal(trainer, pl_module)
@@ -128,18 +207,14 @@ class LastCheckpoint(Checkpoint):
         if is_new and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # undeclared
             for logger in trainer.loggers:
                 logger.save()  # what it holds back would be a gap in the curves of the resumed run
-            loader: Any = trainer.train_dataloader
-            epoch = pl_module.epoch_state() if is_within_epoch and isinstance(pl_module, Task) else {}
             folder, io = _folder(trainer), trainer.strategy.checkpoint_io
-            self._to_save = {
-                "folder": str(folder),
-                "replaced": [path.name for path in io.replaced] if isinstance(io, DurableCheckpoints) else [],
-                "is_within_epoch": is_within_epoch,
-                "random": _from_all_processes(_random_state(pl_module.device)),
-                "task": _from_all_processes(dict(epoch)),
-                "loader": loader.state_dict() if isinstance(loader, StatefulLoader) else {},
-                "metrics": dict(trainer.callback_metrics),
-            }
+            needed = _best_of(self._unfinished["callbacks"].values()) if self._unfinished else set()
+            if isinstance(io, DurableCheckpoints):
+                io.replaced -= needed
+            if self._unfinished:  # where the run is resumed, what was chosen at the close was not
+                chosen = _best_of(vars(each) for each in trainer.checkpoint_callbacks)
+                self._unfinished["resume"]["replaced"] = sorted(path.name for path in chosen - needed)
+            self._to_save = self._state(trainer, pl_module, is_within_epoch)
             trainer.save_checkpoint(folder / LAST, storage_options={"previous": folder / PREVIOUS})
             self._to_save, self._saved = {}, (trainer.global_step, is_within_epoch)
             if isinstance(io, DurableCheckpoints):
@@ -147,12 +222,48 @@ class LastCheckpoint(Checkpoint):
         if self._signal:
             raise Interrupted(self._signal)
 
+    def _state(self, trainer: Trainer, pl_module: LightningModule, is_within_epoch: bool) -> dict[str, Any]:
+        loader: Any = trainer.train_dataloader
+        epoch = pl_module.epoch_state() if is_within_epoch and isinstance(pl_module, Task) else {}
+        io = trainer.strategy.checkpoint_io
+        return {
+            "folder": str(_folder(trainer)),
+            "replaced": [path.name for path in io.replaced] if isinstance(io, DurableCheckpoints) else [],
+            "is_within_epoch": is_within_epoch,
+            "random": _from_all_processes(_random_state(pl_module.device)),
+            "task": _from_all_processes(dict(epoch)),
+            "loader": loader.state_dict() if isinstance(loader, StatefulLoader) else {},
+            "metrics": dict(trainer.callback_metrics),
+        }
 
-def _can_resume_after(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether the next thing is a batch whose gradients start from nothing, not a validation or the epoch's end."""
-    num_batches = batch_idx + 1
-    accumulates = num_batches % trainer.accumulate_grad_batches != 0
-    return not (accumulates or num_batches % (trainer.val_check_batch or 1) == 0 or trainer.fit_loop.epoch_loop.done)
+
+def is_over(checkpoint: Mapping[str, Any], trainer: Trainer) -> bool:
+    """Whether this is of a run that ended within an epoch, and that ends there for this trainer too."""
+    if "unfinished" not in checkpoint:
+        return False
+    states = checkpoint["unfinished"]["callbacks"]
+    return (
+        0 <= trainer.max_steps <= checkpoint["global_step"]
+        or any(state.get("stopping_reason_message") for state in states.values())
+        or any(
+            isinstance(timer, Timer)
+            and timer._duration is not None
+            and states.get(timer.state_key, {}).get("time_elapsed", {}).get("train", 0.0) >= timer._duration
+            for timer in trainer.callbacks  # type: ignore[attr-defined]  # undeclared
+        )
+    )
+
+
+def _validates_next(trainer: Trainer) -> bool:
+    """Whether a validation comes next because it is time for one, and not because the run ends."""
+    loop, stops, trainer.should_stop = trainer.fit_loop.epoch_loop, trainer.should_stop, False
+    is_due = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+    trainer.should_stop = stops
+    return is_due and not (loop.val_loop._combined_loader is not None and loop.val_loop.skip)
+
+
+def _best_of(states: Iterable[Mapping[str, Any]]) -> set[Path]:
+    return {Path(path) for state in states for path in state.get("best_k_models", ())}
 
 
 def _folder(trainer: Trainer) -> Path:

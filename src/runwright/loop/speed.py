@@ -46,7 +46,7 @@ class Speed(Callback):
             num_samples = min(num_samples, data.num_train_samples)
         speeds = {"speed/samples_per_s": num_samples / seconds, "speed/ms_per_step": 1000 * seconds / num_steps}
         for logger in trainer.loggers:
-            logger.log_metrics(speeds, step=trainer.global_step - 1)
+            logger.log_metrics(speeds, step=trainer.global_step - trainer.is_last_batch)  # see `LastCheckpoint`
 
 
 class Profile(Callback):

@@ -1,19 +1,47 @@
 """Parts that do not go together, found before the first step."""
 
-from typing import Any
+from collections.abc import Sized
 
 from lightning import Trainer
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader, IterableDataset
 
 from runwright.config.errors import InputError
+from runwright.contracts import Data, SharingLoader
 
 
-def check_lengths(cfg: DictConfig, data: Any) -> None:
+def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
+    """Several processes can each be given a share of what a loader gives, unless the loaders themselves see to it."""
+    if trainer.world_size == 1 or not cfg.trainer.get("use_distributed_sampler", True):
+        return
+    for stage in ("train", "val"):  # what all have of the test set gives the same metrics
+        for loader in CombinedLoader(getattr(data, f"{stage}_dataloader")(), "sequential").flattened:
+            if isinstance(loader, SharingLoader):  # each process's own share already
+                continue
+            of = f"{type(data).__name__}.{stage}_dataloader, a {type(loader).__name__}"
+            if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+                raise InputError(
+                    f"data: {of} over an iterable, would give all batches to each of {trainer.world_size} processes\n"
+                    "give each its share, by self.trainer.global_rank, and set trainer.use_distributed_sampler=false"
+                )
+            share = data.batch_size // trainer.world_size  # without a rest, as `check_devices` has seen
+            if stage == "train" and loader.batch_size not in (None, share):
+                raise InputError(
+                    f"data.batch_size={data.batch_size}: is of all {trainer.world_size} processes together, but {of}, "
+                    f"has batches of {loader.batch_size} for each; let it take batch_size // self.trainer.world_size"
+                )
+
+
+def check_lengths(cfg: DictConfig, data: Data) -> None:
     """A fraction of the batches is at least one, where they can be counted."""
     for stage in ("train", "val", "test"):
-        key, loader = f"limit_{stage}_batches", getattr(data, f"{stage}_dataloader")()
+        key = f"limit_{stage}_batches"
         limit = cfg.trainer.get(key)
-        if isinstance(limit, float) and hasattr(loader, "__len__") and len(loader) and 0 < limit * len(loader) < 1:
+        if not isinstance(limit, float) or not 0 < limit < 1:
+            continue
+        loader = getattr(data, f"{stage}_dataloader")()
+        if isinstance(loader, Sized) and len(loader) and limit * len(loader) < 1:
             raise InputError(
                 f"trainer.{key}={limit:g}: is none of the {len(loader)} batches; a count is a whole number"
             )

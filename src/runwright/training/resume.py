@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from runwright.config.errors import InputError, OccupiedError
 from runwright.config.keys import LENGTHS, may_change
 from runwright.config.walk import as_typed, leaves_of
+from runwright.loop.checkpoints import is_over
 from runwright.rundir.checkpoint import DamagedCheckpointError, read_checkpoint
 from runwright.rundir.durable import write
 from runwright.rundir.files import CHECKPOINTS, CONFIG, LAST, PREVIOUS, TABLE
@@ -71,28 +72,28 @@ def start(
     """
     if finished(run_dir, changed):
         raise OccupiedError(f"{run_dir}: another process has just finished this run")
-    path, epoch, step = _newest_checkpoint(run_dir)
+    path, loaded = _newest_checkpoint(run_dir)
+    epoch, step = loaded.get("epoch", 0), loaded.get("global_step", 0)
     if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < epoch:
         raise InputError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {run_dir} has trained for {epoch} epochs")
     record.restart(run_dir, cfg, overrides)
     if trainer.is_global_zero:
-        _continue_logs(trainer, step)
+        _continue_logs(trainer, step + is_over(loaded, trainer))
         where = f"goes on after step {step:,} (epoch {epoch})" if path else "starts at its beginning"
         log.info("\n".join([f"{run_dir} {where}", *(f"  {key}: {change}" for key, change in changed.items())]))
     return path
 
 
-def _newest_checkpoint(run_dir: Path) -> tuple[Path | None, int, int]:
-    """The newest checkpoint that is whole, with its epoch and step."""
+def _newest_checkpoint(run_dir: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The newest checkpoint that is whole, and what it holds."""
     for path in (run_dir / CHECKPOINTS / LAST, run_dir / CHECKPOINTS / PREVIOUS):
         try:
-            loaded = read_checkpoint(path)
-            return path, loaded["epoch"], loaded["global_step"]
+            return path, read_checkpoint(path)
         except FileNotFoundError:
             continue
         except DamagedCheckpointError as error:
             log.warning("%s; the one before it is used", error)
-    return None, 0, 0
+    return None, {}
 
 
 def _continue_logs(trainer: Trainer, step: int) -> None:

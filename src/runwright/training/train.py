@@ -19,7 +19,7 @@ from runwright.rundir.read import read_overrides, read_provenance
 from runwright.signals import handle_signals
 from runwright.training import record, resume
 from runwright.training.build import construct
-from runwright.training.checks import check_lengths, check_monitors
+from runwright.training.checks import check_lengths, check_loaders, check_monitors
 from runwright.training.threads import set_num_threads
 from runwright.training.weights import start_from
 
@@ -61,6 +61,7 @@ def train(
             return metrics["best"]
 
         trainer.strategy.setup_environment()  # joins the other processes, where there are any
+        data.trainer = trainer  # as Lightning sets it later: loaders may ask it for the number of processes
         with error_context(cfg, "data", overrides):
             if trainer.local_rank == 0:
                 data.prepare_data()
@@ -69,6 +70,7 @@ def train(
         has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
         logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
         check_monitors(cfg, logged, has_validation)
+        check_loaders(cfg, trainer, data)
         check_lengths(cfg, data)
         try:
             task.check(data)

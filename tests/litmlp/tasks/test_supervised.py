@@ -533,3 +533,25 @@ def test_forward_is_the_model():
     x = torch.randn(4, 5)
     assert isinstance(task, LightningModule)
     assert torch.equal(task(x), task.model(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, EPOCHS),
+        ({"val_check_interval": 2}, EPOCHS),
+        ({"check_val_every_n_epoch": 2}, EPOCHS // 2),
+        ({"val_check_interval": 2 * NUM_BATCHES + 1, "check_val_every_n_epoch": None}, 2),
+        ({"max_steps": 2 * NUM_BATCHES + 1}, 2),
+        ({"max_steps": 2 * NUM_BATCHES + 4, "val_check_interval": 2}, 2),
+        ({"limit_val_batches": 0}, 0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("monitor", ["val_loss", "train_loss"])
+def test_a_plateau_per_epoch_takes_each_value_once(monitor, options, expected):
+    plateau = Schedule(ReduceLROnPlateau, monitor=monitor, patience=0, factor=0.5, threshold=1.0)
+    trainer = fit(make_task(schedule=plateau), **options)
+    if monitor == "train_loss":
+        expected = options.get("max_steps", EPOCHS * NUM_BATCHES) // NUM_BATCHES
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == expected

@@ -135,6 +135,51 @@ def test_a_rank_that_fails_ends_the_others(process: Callable[..., Result], fault
     assert ("process 1 of 2 was killed by SIGKILL" if kills else "rank 1 is on fire") in result.err
 
 
+OWN = """
+import torch
+from lightning import Callback, LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class Own(LightningDataModule):
+    sample_shape, num_outputs = (1,), 2
+
+    def __init__(self, batch_size, **options):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def loader(self, **options):
+        x = torch.arange(24.0)[:, None]
+        return DataLoader(TensorDataset(x, x[:, 0].long() % 2), self.batch_size // self.trainer.world_size, **options)
+
+    def train_dataloader(self):
+        return self.loader(shuffle=True)
+
+    val_dataloader = test_dataloader = loader
+
+class Seen(Callback):
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        with open(f"{trainer.default_root_dir}/seen-{trainer.global_rank}", "a") as file:
+            file.write(" ".join(str(int(x)) for x in batch[0]) + "\\n")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_loaders_of_ones_own_are_shared_among_the_processes(
+    process: Callable[..., Result], tmp_path: Path, num_processes: int
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    args = ["data._target_=own.Own", "data.batch_size=8", "+callbacks.seen._target_=own.Seen", "trainer.max_epochs=2"]
+    result = process(*args, *(TWO if num_processes == 2 else []), PYTHONPATH=path)
+    assert result.status == 0, result.err
+    seen = [(result.run_dir / f"seen-{rank}").read_text().splitlines() for rank in range(num_processes)]
+    assert [len(batches) for batches in seen] == [6] * num_processes
+    for epoch in (slice(0, 3), slice(3, 6)):
+        samples = [int(x) for batches in seen for batch in batches[epoch] for x in batch.split()]
+        assert sorted(samples) == list(range(24))
+
+
 def test_bad_input_to_several_processes_is_one_sentence(process: Callable[..., Result]) -> None:
     result = process(*TWO, "data.batch_size=63")
     assert (result.status, result.err) == (2, "data.batch_size=63: cannot be divided evenly among 2 processes\n")

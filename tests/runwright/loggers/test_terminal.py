@@ -73,9 +73,10 @@ def test_validation_metrics_older_than_the_last_epoch_are_called_so(cli: Callabl
     first, second = re.findall(r"^epoch .*", result.out, re.MULTILINE)
     assert "val_loss" in first
     assert "val_loss" not in second
-    assert re.search(
-        r"last epoch\n  train_loss .*\nlast validation, after step 41\n  val_acc .*\n  val_loss", result.out
-    )
+    said = r"last epoch\n  train_loss .*\nlast validation, after step 41\n  val_acc .*\n  val_loss"
+    assert re.search(said, result.out)
+    resumed = cli(f"resume={result.run_dir}", "trainer.max_steps=50")
+    assert re.search(said, resumed.out)
 
 
 def test_a_terminal_gets_a_tree_a_bar_and_a_table_and_the_log_plain_text(

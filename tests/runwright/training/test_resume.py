@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bits import differences, left_by
 from conftest import Result
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import timer
 
 from runwright.rundir import trust
 
@@ -37,8 +39,10 @@ class StopAt(Callback):
 
     step = -1
     number = 0
+    batches = 0  # seen so far
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        StopAt.batches += 1
         if trainer.global_step == StopAt.step:
             StopAt.step = -1
             if not StopAt.number:
@@ -71,6 +75,14 @@ def interrupted(cli: Callable[..., Result]) -> Iterator[Callable[..., Path]]:
     StopAt.step = -1
 
 
+@pytest.fixture
+def batches_as_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`trainer.max_time` counts batches."""
+    monkeypatch.setattr(timer, "time", SimpleNamespace(monotonic=lambda: StopAt.batches))
+
+
+# Validated after batches 2, 4, 6, 8 and 10 of each epoch.
+WITHIN = ["+trainer.val_check_interval=0.25", "callbacks.best_checkpoint.save_top_k=2"]
 VARIANTS = {
     "momentum": [],
     "adam": ["optimizer=adam", "scheduler=cosine", "scheduler.warmup_steps=5", "trainer.accumulate_grad_batches=2"],
@@ -80,6 +92,11 @@ VARIANTS = {
     "ema": ["callbacks=[default,ema,max_norm]"],
     "no_validation": ["data.val_size=0", "callbacks=no_validation", "monitor=train_loss", "scheduler=inverse_time"],
     "early_stopping": ["callbacks.early_stopping.patience=0", "callbacks.early_stopping.min_delta=10"],
+    "steps": ["trainer.max_epochs=-1", "trainer.max_steps=33", "scheduler=step", "scheduler.step_size=1"],
+    "steps_within": [*WITHIN, "trainer.max_epochs=-1", "trainer.max_steps=26", "scheduler=plateau_per_batch"],
+    "plateau_within": [*WITHIN, "scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9"],
+    "after_every_batch": ["+trainer.val_check_interval=1", "callbacks.last_checkpoint.every_n_steps=1"],
+    "within_accumulated": [*WITHIN, "trainer.accumulate_grad_batches=2", "callbacks.last_checkpoint.every_n_steps=1"],
     "every_step": ["callbacks.last_checkpoint.every_n_steps=1", "trainer.check_val_every_n_epoch=2"],
 }
 
@@ -122,17 +139,30 @@ def test_a_run_that_is_resumed_again_and_again_has_the_same_bits(
     assert not list(differences(left_by(run_dir), whole))
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["trainer.max_epochs=-1", "trainer.max_steps=30"],
+        ["monitor=train_loss", "trainer.max_epochs=-1", "trainer.max_steps=5"],
+        ["trainer.max_time=00:00:00:16"],
+        [*WITHIN, "trainer.max_time=00:00:00:17", "trainer.accumulate_grad_batches=3"],
+        [*WITHIN, "callbacks.early_stopping.patience=3", "callbacks.early_stopping.min_delta=10"],
+    ],
+    ids=" ".join,
+)
 def test_a_signal_during_the_test_costs_only_the_test(
-    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, args: list[str], batches_as_seconds: None
 ) -> None:
-    whole = left_by(cli(*SMALL).run_dir)
+    whole = left_by(cli(*SMALL, *args).run_dir)
     monkeypatch.setattr(StopAt, "on_test_start", lambda *args: os.kill(os.getpid(), signal.SIGTERM), raising=False)
-    result = cli(*SMALL)
+    result = cli(*SMALL, *args)
     assert result.status == 143
     assert f"resume={result.run_dirs[0]}" in result.out.splitlines()[-1]
-    monkeypatch.undo()
+    monkeypatch.delattr(StopAt, "on_test_start")
     assert cli(f"resume={result.run_dirs[0]}").status == 0
-    assert not list(differences(left_by(result.run_dirs[0]), whole))
+    found = list(differences(left_by(result.run_dirs[0]), whole))
+    assert not found, "\n".join(found)
 
 
 def test_a_run_that_another_process_trains_is_left_alone(
@@ -177,15 +207,49 @@ def test_a_finished_run_says_so_and_stays_as_it_is(cli: Callable[..., Result]) -
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_finished_run_can_be_made_longer(cli: Callable[..., Result]) -> None:
-    args = [*SMALL, "scheduler=step", "trainer.max_epochs=5"]
-    whole = left_by(cli(*args).run_dir)
-    run_dir = cli(*args, "trainer.max_epochs=2").run_dir
-    result = cli(f"resume={run_dir}", "trainer.max_epochs=5")
-    assert result.status == 0, result.err
-    assert "trainer.max_epochs: 2 -> 5" in result.out
-    assert not list(differences(left_by(run_dir), whole))
-    assert "trainer.max_epochs=5" in (run_dir / "overrides.yaml").read_text()
+# What the longer run has besides, what ends it, and the ends on the way to its own. An epoch has 11 batches.
+LONGER = {
+    "epochs": (["scheduler=step"], "max_epochs", [2, 5]),
+    "steps": (["trainer.max_epochs=-1", "scheduler=step"], "max_steps", [11, 22, 55]),
+    "steps_and_epochs": (["trainer.max_epochs=4", "scheduler=plateau", "scheduler.patience=0"], "max_steps", [33, 66]),
+    "accumulated": (["trainer.max_epochs=-1", "trainer.accumulate_grad_batches=3"], "max_steps", [4, 12]),
+    "cut_short": (["trainer.max_epochs=-1", "scheduler=step", "scheduler.step_size=1"], "max_steps", [5, 17, 21, 33]),
+    "cut_short_at_last": (
+        ["trainer.max_epochs=9", "scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9"],
+        "max_steps",
+        [12, 13, 30],
+    ),
+    "cut_short_accumulated": (["trainer.max_epochs=-1", "trainer.accumulate_grad_batches=3"], "max_steps", [3, 5, 9]),
+    "cut_short_by_steps": (["trainer.max_epochs=-1", "scheduler=plateau_per_batch"], "max_steps", [7, 19]),
+    "cut_short_validated": ([*WITHIN, "trainer.max_epochs=-1"], "max_steps", [5, 6, 17, 21, 34]),
+    "cut_short_every_other": (
+        ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=5"],
+        "max_steps",
+        [5, 15, 21, 28, 40],
+    ),
+    "cut_short_ema": (["callbacks=[default,ema,histograms]", "trainer.max_epochs=-1"], "max_steps", [5, 17, 30]),
+    "cut_short_by_train_loss": (["monitor=train_loss", "trainer.max_epochs=-1"], "max_steps", [9, 12, 20, 33]),
+    "timed": (["trainer.max_epochs=4"], "max_time", [5, 13, 14, 30, 99]),
+    "timed_accumulated": (["trainer.accumulate_grad_batches=3"], "max_time", [5, 10, 13, 99]),
+    "timed_validated": ([*WITHIN, "trainer.accumulate_grad_batches=2"], "max_time", [5, 9, 10, 16, 99]),
+}
+
+
+@pytest.mark.parametrize("case", LONGER)
+def test_a_finished_run_can_be_made_longer(cli: Callable[..., Result], case: str, batches_as_seconds: None) -> None:
+    args, key, lengths = LONGER[case]
+    ends = [f"trainer.{key}={f'00:00:00:{length:02}' if key == 'max_time' else length}" for length in lengths]
+    whole = left_by(cli(*SMALL, *args, ends[-1]).run_dir)
+    result = cli(*SMALL, *args, ends[0])
+    run_dir = result.run_dir
+    for end in ends[1:]:
+        assert f"reached trainer.{key}" in result.out
+        result = cli(f"resume={run_dir}", end)
+        assert result.status == 0, result.err
+        assert f"trainer.{key}: " in result.out
+    found = list(differences(left_by(run_dir), whole))
+    assert not found, "\n".join(found)
+    assert (ends[-1] in (run_dir / "overrides.yaml").read_text()) or key == "max_time"
 
 
 @pytest.mark.parametrize(
