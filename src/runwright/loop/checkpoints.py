@@ -144,7 +144,8 @@ class LastCheckpoint(Checkpoint):
             if isinstance(pl_module, Task):
                 pl_module.load_epoch_state(loaded["task"][rank :: trainer.world_size])
         elif loaded:  # the next epoch is to be like any other
-            _Loop.restarting.__set__(loop, False)  # type: ignore[attr-defined]  # the fit loop's own would not, where the run is counted in steps
+            # The fit loop's own setter would keep it set where the run is counted in steps.
+            _Loop.restarting.__set__(loop, False)  # type: ignore[attr-defined]
             epochs.ready = epochs.completed
             loop.reset_restart_stage()
 

@@ -3,15 +3,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from litmlp.data.in_memory import (
-    Batches,
-    DataError,
-    InMemoryData,
-    Normalize,
-    Samples,
-    UndividedData,
-    split,
-)
+from litmlp.data.in_memory import Batches, DataError, InMemoryData, Normalize, Samples, UndividedData, split
 
 
 def numbered(num_samples):
