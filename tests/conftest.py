@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,18 +19,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
 
 from runwright import report
+from runwright.config.errors import InputError
+from runwright.launch.application import make_plan
+from runwright.launch.job import num_processes
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's, not imported yet: twice as fast where tests share their cores
 gc.set_threshold(100_000)  # a tenth of the suite's time went into looking for garbage among torch's modules
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
 CONF = SCRIPT.parents[1] / "conf"
+PACKAGE: str = yaml.safe_load((CONF / "trusted.yaml").read_text())["packages"][0]
+"""The project's own, which a fork renames: tests of the engine name it by this alone."""
 
 
 @dataclass
@@ -58,16 +65,16 @@ class Result:
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """`cli("optimizer=adam", ...)` does what `python scripts/train.py optimizer=adam ...` does, in an empty folder.
 
-    `script="predict"` is for scripts/predict.py, and so on.
+    `script="predict"` is for scripts/predict.py, and so on; `scripts` is where they lie, beside a conf/.
     """
     monkeypatch.chdir(tmp_path)
     for variable in ("HYDRA_FULL_ERROR", "DATA_ROOT"):
         monkeypatch.delenv(variable, raising=False)
 
-    def call(*args: str | Path, script: str = "train") -> Result:
+    def call(*args: str | Path, script: str = "train", scripts: Path = SCRIPT.parent) -> Result:
         before = run_dirs(tmp_path)
         capfd.readouterr()
-        path = str(SCRIPT.with_stem(script))
+        path = str(scripts / f"{script}.py")
         with as_if_in_a_fresh_process([path, *map(str, args)]):
             try:
                 runpy.run_path(path, run_name="__main__")
@@ -109,6 +116,38 @@ def process(tmp_path: Path) -> Callable[..., Result]:
     return call
 
 
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`refused("optimizer.lr=-1", ...)` is what is said of that command line, by its check or by building its run.
+
+    It does what the command does but for Hydra's main function, in an empty folder, and asserts what holds of every
+    bad input: few lines say so, and nothing is left behind.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+
+    def build(arguments: Sequence[str]) -> None:
+        from runwright.training.train import train
+
+        plan = make_plan(arguments, CONF)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", plan.arguments, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        num_processes(cfg)
+        train(cfg, tmp_path / "run", cfg.hydra.overrides.task)
+
+    def call(*arguments: str) -> str:
+        before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+        with as_if_in_a_fresh_process([str(SCRIPT), *arguments]), pytest.raises(InputError) as caught:
+            build(arguments)
+        said = str(caught.value)
+        assert 1 <= len(said.splitlines()) <= 3, said
+        assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        return said
+
+    return call
+
+
 def run_dirs(folder: Path) -> list[Path]:
     """Jobs of one sweep are in the order of their numbers: 10 follows 9."""
     found = {path.parent for path in folder.rglob("config.yaml")}
@@ -143,14 +182,35 @@ def as_if_in_a_fresh_process(argv: list[str]) -> Iterator[None]:
                 torch.distributed.destroy_process_group()
 
 
+def composed(*overrides: str, conf: Path = CONF) -> DictConfig:
+    """What a run of `python scripts/train.py` with these overrides is built of."""
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        cfg = compose("train", list(overrides))
+    if OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a job of Hydra's resolves
+        cfg.name = "test"
+    return cfg
+
+
+def parts(*overrides: str) -> tuple[Any, Any]:
+    """Data and a task as conf/ describes them, for a trainer of the test's own."""
+    from runwright.training.build import construct
+
+    data, task, _ = construct(composed("logger=none", "~callbacks", "trainer=cpu", *overrides), Path())
+    return data, task
+
+
+def class_of(group: str, choice: str) -> Any:
+    """The class that a file of conf/ names."""
+    return get_class(OmegaConf.load(CONF / group / f"{choice}.yaml")._target_)
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory on the irises, as training leaves it, by the shortest way."""
     from runwright.training.build import make
 
     fixed = ("name=iris", "+model.sample_shape=[4]", "+model.num_outputs=3", "trainer.max_epochs=1")
-    with initialize_config_dir(str(SCRIPT.parents[1] / "conf"), version_base="1.3"):
-        cfg = compose("train", ["data=iris", "callbacks=no_validation", "monitor=train_loss", *fixed])
+    cfg = composed("data=iris", "callbacks=no_validation", "monitor=train_loss", *fixed)
     run_dir = tmp_path_factory.mktemp("made")
     (run_dir / "checkpoints").mkdir()
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from bits import differences, left_by
 from kill import RUN, attempt
 
-import litmlp.callbacks.weight_norm
+from runwright.loop.checkpoints import LastCheckpoint
 
 STEP = 50  # of 41 an epoch
 
@@ -31,15 +31,15 @@ def fill(disk: Path) -> None:
 
 
 def at_step(act: Callable[[], object]) -> None:
-    """Let a run do this after a step; a callback of ours is made to, for a resumed run builds no others."""
-    old = litmlp.callbacks.weight_norm.WeightNorm.on_train_batch_end
+    """Let a run do this after a step; a callback of the engine is made to, for a resumed run builds no others."""
+    old = LastCheckpoint.on_train_batch_end
 
     def wrapped(self: object, trainer: object, *args: object) -> None:
         if trainer.global_step == STEP:  # type: ignore[attr-defined]
             act()
         old(self, trainer, *args)  # type: ignore[arg-type]
 
-    litmlp.callbacks.weight_norm.WeightNorm.on_train_batch_end = wrapped  # type: ignore[assignment,method-assign]
+    LastCheckpoint.on_train_batch_end = wrapped  # type: ignore[assignment,method-assign]
 
 
 def run(folder: Path, args: list[str], act: Callable[[], object] | None = None) -> tuple[int, str]:

@@ -1,6 +1,8 @@
 """What takes a GPU, or two: skipped where there is none."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,7 +44,17 @@ def test_two_gpus_give_the_numbers_of_one(process: Callable[..., Result], cli: C
 
 
 @needs_two_gpus
-def test_jobs_side_by_side_have_a_gpu_each(process: Callable[..., Result]) -> None:
+def test_jobs_side_by_side_have_a_gpu_each(process: Callable[..., Result], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    result = process("-m", *SMALL, "trainer=gpu", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,2")
+    (tmp_path / "gpus.py").write_text(
+        "import os\nfrom pathlib import Path\nfrom lightning import Callback\n\nclass Gpus(Callback):\n"
+        "    def on_fit_start(self, trainer, task):\n"
+        "        Path(trainer.default_root_dir, 'gpus').write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    )
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+callbacks.gpus._target_=gpus.Gpus"]
+    result = process("-m", *SMALL, "trainer=gpu", *joblib, "seed=1,2", PYTHONPATH=str(tmp_path))
     assert result.status == 0, result.err
+    used = [(run_dir / "gpus").read_text() for run_dir in result.run_dirs]
+    assert len(set(used)) == 2
+    metrics = [json.loads((run_dir / "metrics.json").read_text()) for run_dir in result.run_dirs]
+    assert [each["accelerator"] for each in metrics] == ["cuda", "cuda"]

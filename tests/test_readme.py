@@ -1,6 +1,7 @@
 """What README.md, docs/usage.md and docs/extending.md say, run."""
 
 import importlib
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -34,7 +35,15 @@ def test_a_training_command_runs(command: str, cli: Callable[..., Result], mnist
     arguments = shlex.split(command)[2:]
     if "sweep=ten_folds" in arguments:
         arguments += ["data.num_folds=10", "data.fold=0,1"]  # tests/test_conf.py runs all ten
-    assert cli(*arguments, *FAST).status == 0
+    result = cli(*arguments, *FAST)
+    assert result.status == 0, result.err
+    if "--cfg" in arguments:
+        assert "_target_: torch.optim.Adam\n" in result.out
+        return
+    steps = [json.loads((run_dir / "metrics.json").read_text())["steps"] for run_dir in result.run_dirs]
+    assert steps
+    assert set(steps) <= {1, 2}
+    assert len(steps) > 1 or "-m" not in arguments
 
 
 def test_the_commands_on_a_run_directory_run(cli: Callable[..., Result]) -> None:
@@ -43,8 +52,12 @@ def test_the_commands_on_a_run_directory_run(cli: Callable[..., Result]) -> None
     assert ON_A_RUN
     for command in ON_A_RUN:
         _, script, *arguments = shlex.split(command.replace("RUN_DIR", str(run_dir)))
+        before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
         result = cli(*arguments, *(FAST if "train" in script else []), script=Path(script).stem)
         assert result.status == 0, result.err
+        assert result.out
+        left = {path for path in Path().rglob("*") if path.is_file() and path.stat().st_mtime_ns != before.get(path)}
+        assert bool(left) != ("evaluate" in script)  # which prints metrics, where the others write files
 
 
 def test_the_table_of_groups_lists_what_conf_holds() -> None:
@@ -113,4 +126,6 @@ def test_the_parts_that_a_page_adds_train_together(
     (command,) = [c for c in commands(EXTENDING) if "train.py" in c]
     searchpath = f"hydra.searchpath=['file://{tmp_path}/mine/conf']"
     result = cli(searchpath, *shlex.split(command)[2:], *FAST)
-    assert result.status == 0, result.err
+    assert result.metrics["steps"] == 2
+    config = (result.run_dir / "config.yaml").read_text()
+    assert all(target in config for _, text in blocks for target in re.findall(r"_target_: ([\w.]+)", text))

@@ -13,9 +13,8 @@ from conftest import Result
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from litmlp.data.digits import Digits
-from litmlp.models.mlp import MLP
 from runwright.rundir.checkpoint import read_checkpoint
+from runwright.training.build import make
 
 # Two epochs of 11 batches.
 SMALL = ["trainer.max_epochs=2", "data.batch_size=128", "model.hidden=[16]", "model.dropout=0.2"]
@@ -114,11 +113,10 @@ def test_runs_started_in_the_same_second_do_not_collide(cli: Callable[..., Resul
 
 
 def accuracy_by_hand(run_dir: Path, checkpoint: str) -> float:
-    cfg = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
-    model = MLP(**{key: value for key, value in cfg["model"].items() if key != "_target_"})
+    cfg = OmegaConf.load(run_dir / "config.yaml")
+    model, data = make(cfg, "model"), make(cfg, "data")
     state = torch.load(run_dir / checkpoint, weights_only=True)["state_dict"]
     model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
-    data = Digits(**{key: value for key, value in cfg["data"].items() if key != "_target_"})
     data.setup()
     x, y = data.test
     return (model.eval()(data.transform(x)).argmax(1) == y).float().mean().item()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer, WeightAveraging
 from lightning.pytorch.loops import _Loop
 from torch import Tensor, distributed
 
@@ -91,13 +91,16 @@ class LastCheckpoint(Checkpoint):
         self._saved = (0, False)  # at which step, and whether within an epoch
         self._unfinished: dict[str, Any] = {}
         self._is_closing = False
-        self._is_to_stop = False  # once no gradients are accumulated
+        self._weights: dict[str, Any] = {}  # after the last epoch, where their averages replace them at the run's end
+        self._is_to_stop = False  # once accumulated gradients have been used, and an epoch that is over is closed
         self._last_step = -1
         self._signal = 0
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._to_save:  # not where another callback saves
             checkpoint["resume"] = self._to_save
+            if self._weights:
+                checkpoint["current_model_state"] = self._weights
             if self._unfinished and not self._to_save["is_within_epoch"]:
                 checkpoint["unfinished"] = self._unfinished
 
@@ -146,8 +149,8 @@ class LastCheckpoint(Checkpoint):
             if isinstance(pl_module, Task):
                 pl_module.load_epoch_state(loaded["task"][rank :: trainer.world_size])
         elif loaded:  # the next epoch is to be like any other
-            # The fit loop's own setter would keep it set where the run is counted in steps.
-            _Loop.restarting.__set__(loop, False)  # type: ignore[attr-defined]
+            # The fit loop's own setter would not, where the run is counted in steps.
+            _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]
             epochs.ready = epochs.completed
             loop.reset_restart_stage()
 
@@ -169,10 +172,11 @@ class LastCheckpoint(Checkpoint):
     def _between_batches(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if it is time to, where what comes next is another batch, or the run's end within an epoch."""
         loop = trainer.fit_loop.epoch_loop
-        accumulates = loop._should_accumulate()
-        if trainer.should_stop or self._is_to_stop:
-            self._is_to_stop, trainer.should_stop = accumulates, not accumulates
-        if accumulates or loop._num_ready_batches_reached() or self._unfinished:
+        is_within_step, is_last = loop._should_accumulate(), loop._num_ready_batches_reached()
+        if trainer.should_stop or self._is_to_stop:  # at once, Lightning would validate for the run's end
+            self._is_to_stop = is_within_step or is_last
+            trainer.should_stop = not self._is_to_stop
+        if is_within_step or is_last or self._unfinished:
             return
         # What loop.done says of this batch, but for a run that has just been resumed.
         if loop._is_training_done or (trainer.should_stop and trainer.fit_loop._can_stop_early):
@@ -184,22 +188,28 @@ class LastCheckpoint(Checkpoint):
         elif self._signal or (self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer, pl_module, is_within_epoch=True)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_train_epoch_end(trainer, pl_module)  # one for the run's end, which is part of the close
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._unfinished and not self._is_closing:
+        self.on_validation_start(trainer)
+        trainer.should_stop |= self._is_to_stop
+        self._is_to_stop = False
+        if any(isinstance(each, WeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]
+            self._weights = deepcopy(pl_module.state_dict())
+
+    def on_validation_start(self, trainer: Trainer, *args: Any) -> None:
+        if self._unfinished and not self._is_closing:  # one for the run's end is part of the close
             self._is_closing = True
             trainer.fit_loop.epoch_loop._batches_that_stepped += 1  # the step of what Lightning logs
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weights = {}
         self._agree_on_signal(trainer, pl_module)
         self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.signals is not None:
             self.signals.deferred = False
-        self.on_train_epoch_start(trainer, pl_module)
+        self._agree_on_signal(trainer, pl_module)
+        self._save(trainer, pl_module)
 
     def _agree_on_signal(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pending = self.signals.pending if self.signals is not None else 0

@@ -74,6 +74,10 @@ def start(
     epoch, step = loaded.get("epoch", 0), loaded.get("global_step", 0)
     if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < epoch:
         raise InputError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {run_dir} has trained for {epoch} epochs")
+    is_unclosed = "unfinished" not in loaded and loaded.get("resume", {}).get("is_within_epoch", False)
+    if 0 <= cfg.trainer.max_steps < step + is_unclosed:
+        begun = ", and begun an epoch that would not be closed" if is_unclosed else ""
+        raise InputError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} has trained for {step:,} steps{begun}")
     record.restart(run_dir, cfg, overrides)
     if trainer.is_global_zero:
         _continue_logs(trainer, step + is_over(loaded, trainer))

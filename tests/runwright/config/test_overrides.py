@@ -1,16 +1,14 @@
 """The check of a command line against conf/, without torch."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from conftest import CONF
 from hydra import compose, initialize_config_dir
 
 from runwright.config.errors import InputError, nearest
 from runwright.config.overrides import check_overrides
 from runwright.config.walk import as_typed
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(autouse=True)

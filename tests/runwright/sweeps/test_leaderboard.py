@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import SCRIPT
 
 from runwright.sweeps.leaderboard import compare, find_runs
 from runwright.sweeps.table import duration, problems, show
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
+COMPARE = SCRIPT.with_stem("compare")
 
 
 def write_run(folder: Path, best: float | None, overrides: list[str], mode: str = "min", **settings: Any) -> Path:
@@ -172,7 +173,7 @@ def test_the_script_writes_its_table_for_programs(tmp_path):
     for i, best in enumerate([0.2, None]):
         write_run(tmp_path / "sweep" / str(i), best, [f"model.hidden=[{i},1]"])
     write_failed(tmp_path / "sweep" / "2", ["model.hidden=[2]"])
-    call = [sys.executable, str(SCRIPT), "sweep"]
+    call = [sys.executable, str(COMPARE), "sweep"]
     done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "sweep/2: failed: data.val_size=9: too many\n"
@@ -192,7 +193,7 @@ def test_the_script_leaves_run_directories_as_they_are(tmp_path):
     run = write_run(tmp_path / "run", 0.1, [])
     write_run(tmp_path / "other", 0.1, [])
     for folders in (["run"], ["run", "other"]):
-        done = subprocess.run([sys.executable, str(SCRIPT), *folders], cwd=tmp_path, capture_output=True, timeout=60)
+        done = subprocess.run([sys.executable, str(COMPARE), *folders], cwd=tmp_path, capture_output=True, timeout=60)
         assert done.returncode == 0
     assert {path.name for path in run.iterdir()} == {"metrics.json", "overrides.yaml"}
     assert {path.name for path in tmp_path.iterdir()} == {"run", "other"}
@@ -210,7 +211,7 @@ def test_the_script_complains_in_a_sentence(tmp_path, args, sentence):
     if "run" in args:
         write_run(tmp_path / "run", 0.1, [])
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *args], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, str(COMPARE), *args], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{sentence}\n")
 

@@ -4,21 +4,17 @@ import logging
 
 import pytest
 import torch
+from conftest import parts
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import StepLR
 
-from litmlp.data.iris import Iris
-from litmlp.models.mlp import MLP
-from litmlp.optim import Schedule
-from litmlp.tasks.supervised import SupervisedTask
 from runwright.loop.speed import Profile, Speed
 
 
 def fit(tmp_path, callback, logger=False, epochs=3):
-    task = SupervisedTask(MLP((4,), 3, hidden=[6]), nn.CrossEntropyLoss(), {}, SGD, Schedule(StepLR, step_size=9))
+    # 96 of 150 samples train, in three batches
+    data, task = parts("data=iris", "model.hidden=[6]", "data.batch_size=32", "data.val_size=0.2")
     options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = Trainer(
         accelerator="cpu",
@@ -30,7 +26,7 @@ def fit(tmp_path, callback, logger=False, epochs=3):
         log_every_n_steps=1,
         **options,
     )
-    trainer.fit(task, datamodule=Iris(batch_size=32, val_size=0.2))  # 96 of 150 samples train, in three batches
+    trainer.fit(task, datamodule=data)
     return trainer
 
 
@@ -75,7 +71,6 @@ def test_a_profile_of_no_steps_is_refused():
 def test_profiling_changes_no_number(tmp_path):
     weights = []
     for callback in (Speed(), Profile(2)):
-        torch.manual_seed(0)
         trainer = fit(tmp_path, callback)
         weights.append(nn.utils.parameters_to_vector(trainer.lightning_module.parameters()))
     assert torch.equal(*weights)

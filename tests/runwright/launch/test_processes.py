@@ -319,23 +319,23 @@ def two_hosts() -> Iterator[list[str]]:
     """Two network namespaces with a cable between them; the second's address ends in 2."""
     if shutil.which("ip") is None or os.geteuid() != 0:
         pytest.skip("network namespaces take root and iproute2")
-    made = subprocess.run(["ip", "netns", "add", "litmlp0"], capture_output=True, text=True)
+    made = subprocess.run(["ip", "netns", "add", "runwright0"], capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"no network namespace: {made.stderr.strip()}")
-    script = """ip netns add litmlp1
-        ip link add eth7 netns litmlp0 type veth peer name eth7 netns litmlp1
-        ip -n litmlp0 address add 10.77.0.1/24 dev eth7
-        ip -n litmlp1 address add 10.77.0.2/24 dev eth7
-        ip -n litmlp0 link set lo up
-        ip -n litmlp1 link set lo up
-        ip -n litmlp0 link set eth7 up
-        ip -n litmlp1 link set eth7 up"""
+    script = """ip netns add runwright1
+        ip link add eth7 netns runwright0 type veth peer name eth7 netns runwright1
+        ip -n runwright0 address add 10.77.0.1/24 dev eth7
+        ip -n runwright1 address add 10.77.0.2/24 dev eth7
+        ip -n runwright0 link set lo up
+        ip -n runwright1 link set lo up
+        ip -n runwright0 link set eth7 up
+        ip -n runwright1 link set eth7 up"""
     try:
         for command in script.splitlines():
             subprocess.run(command.split(), check=True)
-        yield ["litmlp0", "litmlp1"]
+        yield ["runwright0", "runwright1"]
     finally:
-        for host in ("litmlp0", "litmlp1"):
+        for host in ("runwright0", "runwright1"):
             subprocess.run(["ip", "netns", "delete", host], check=False)
 
 

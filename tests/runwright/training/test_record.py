@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Result
+from conftest import PACKAGE, Result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runwright.rundir.read import read_provenance
@@ -72,7 +72,7 @@ def test_a_run_that_failed_says_what_trained_it_and_so_does_what_goes_on_with_it
     for made in (entries := read_provenance(result.run_dirs[0])):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", made["started"])
         assert made["versions"]["torch"] == torch.__version__.split("+")[0]
-        assert made["versions"].keys() >= {"python", "litmlp", "lightning", "torchmetrics", "hydra-core"}
+        assert made["versions"].keys() >= {"python", PACKAGE, "lightning", "torchmetrics", "hydra-core"}
         assert made["git"] is None or re.fullmatch(r"[0-9a-f]{40}", made["git"]["commit"])
     assert len(entries) == 2
 

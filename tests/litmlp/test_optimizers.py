@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "optimizer"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "optimizer"
 STEPS = 250
 Array = np.ndarray
 

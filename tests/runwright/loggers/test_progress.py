@@ -2,19 +2,11 @@ import logging
 import re
 
 import pytest
-import torch
+from conftest import composed, parts
 from lightning import Callback, Trainer
-from torch import nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import StepLR
-from torchmetrics.classification import MulticlassAccuracy
 
-from litmlp.callbacks.weight_norm import WeightNorm
-from litmlp.data.iris import Iris
-from litmlp.models.mlp import MLP
-from litmlp.optim import Schedule
-from litmlp.tasks.supervised import SupervisedTask
 from runwright.loggers.progress import Progress
+from runwright.training.build import make
 
 
 class Recorder(Callback):
@@ -33,11 +25,8 @@ class Recorder(Callback):
 
 def fit(caplog, callbacks, val_size=0.2, **options):
     """The lines that training says."""
-    torch.manual_seed(0)
-    accuracy = {"acc": MulticlassAccuracy(3, average="micro")}
-    schedule = Schedule(StepLR, step_size=100)
-    model = MLP((4,), 3, hidden=[6])
-    task = SupervisedTask(model, nn.CrossEntropyLoss(), accuracy, lambda groups: SGD(groups, lr=0.1), schedule)
+    sizes = ("model.hidden=[6]", "data.batch_size=32", f"data.val_size={val_size}")
+    data, task = parts("data=iris", "optimizer=sgd", "optimizer.lr=0.1", *sizes)
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -48,8 +37,8 @@ def fit(caplog, callbacks, val_size=0.2, **options):
         **{"max_epochs": 3, **options},
     )
     with caplog.at_level(logging.INFO, logger="runwright"):
-        trainer.fit(task, datamodule=Iris(batch_size=32, val_size=val_size))
-        trainer.test(task, datamodule=Iris(batch_size=32, val_size=val_size), verbose=False)
+        trainer.fit(task, datamodule=data)
+        trainer.test(task, datamodule=data, verbose=False)
     return [record.getMessage() for record in caplog.records if record.name == "runwright.loggers.progress"]
 
 
@@ -73,7 +62,7 @@ def test_without_a_validation_set_the_train_loss_is_shown(caplog):
 
 
 def test_weight_norms_stay_out_of_the_line(caplog):
-    (line,) = fit(caplog, [WeightNorm(), Progress()], max_epochs=1)
+    (line,) = fit(caplog, [make(composed(), "callbacks.weight_norm"), Progress()], max_epochs=1)
     assert "norm" not in line
 
 

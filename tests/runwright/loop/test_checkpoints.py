@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from own_parts import Loader, Samples
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from litmlp.data.in_memory import Batches, Samples
 from runwright.loop.checkpoint_io import DurableCheckpoints
 from runwright.loop.checkpoints import BestCheckpoint, LastCheckpoint
 from runwright.loop.step import TrainingEpoch
@@ -58,7 +58,7 @@ def fit(
     )  # fmt: skip
     TrainingEpoch.install(trainer)
     path = folder / "checkpoints" / "last.ckpt" if resumed else None
-    trainer.fit(task, Batches(samples, 8, seed=0), Batches(samples, 20), ckpt_path=path, weights_only=True)
+    trainer.fit(task, Loader(samples, 8, seed=0), Loader(samples, 20), ckpt_path=path, weights_only=True)
     return task, trainer
 
 

@@ -7,6 +7,8 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from conftest import write_idx
+from mutations import mutations, refusal
 from torchvision import datasets
 
 from litmlp.data.mnist import FILES, MNIST, FashionMNIST, read_idx
@@ -285,6 +287,15 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_by_its_path(tmp_path, 
     with pytest.raises(ValueError, match=message) as caught:
         read_idx(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_fuzzed_idx_files_are_read_or_refused(tmp_path, suffix):
+    path = tmp_path / f"x-idx3-ubyte{suffix}"
+    write_idx(path, np.arange(2 * 5 * 5, dtype=np.uint8).reshape(2, 5, 5))
+    content = path.read_bytes()
+    for mutant in mutations(gzip.compress(content, mtime=0) if suffix else content, 400):
+        assert str(path) in (refusal(read_idx, path, mutant, ValueError) or str(path))
 
 
 SYSTEM_FOLDER = Path(FashionMNIST.system_folder)

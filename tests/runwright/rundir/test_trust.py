@@ -1,8 +1,10 @@
 """A stranger's run directory builds what it may and runs nothing else."""
 
+import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import zipfile
 from io import BytesIO
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import CONF, archive
+from conftest import CONF, PACKAGE, SCRIPT, archive
 
 from runwright.config.errors import InputError
 from runwright.rundir.checkpoint import seal
@@ -39,24 +41,34 @@ def stranger(made: Path, tmp_path: Path):
     return change
 
 
-def judge(run_dir: Path, to_train: bool = False) -> None:
-    check_objects(run_dir, read_config(run_dir, CONF, to_train), CONF, to_train)
+@pytest.fixture(scope="module")
+def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's conf/ that lists modules of the tests beside the project's own package."""
+    folder = tmp_path_factory.mktemp("conf")
+    listed = {"packages": [PACKAGE, "own_parts", "toy"], "functions": ["own_parts"]}
+    (folder / "trusted.yaml").write_text(yaml.safe_dump(listed))
+    return folder
+
+
+def judge(run_dir: Path, conf: Path, to_train: bool = False) -> None:
+    check_objects(run_dir, read_config(run_dir, conf, to_train), conf, to_train)
 
 
 @pytest.mark.parametrize("to_train", [False, True])
-def test_a_recorded_run_of_this_package_is_trusted(made, to_train):
-    judge(made, to_train)
+def test_a_recorded_run_of_this_project_is_trusted(made, to_train):
+    judge(made, CONF, to_train)
 
 
 HOSTILE = {
     "a function of a library": "torch.load",
     "a function of a trusted package": "torch.nn.functional.relu",
-    "a function of this package": "litmlp.data.mnist.read_idx",
+    "a function of a listed package": "toy.make_run",
+    "a function that may be called elsewhere": "own_parts.read",
     "a method of a trusted class": "torch.nn.Linear.to",
     "another package": "os.system",
     "another package's class": "subprocess.Popen",
-    "another's class under our name": "litmlp.data.mnist.Path",
-    "a module that a trusted one imports": "litmlp.data.mnist.gzip.open",
+    "another's class under our name": "own_parts.Path",
+    "a module that a trusted one imports": "own_parts.gzip.open",
     "torch behind a trusted name": "torch.nn.modules.module.torch.load",
     "a package behind an alias": "torchmetrics.utilities.imports.os.system",
     "another behind an alias": "lightning.pytorch.loggers.wandb.os.system",
@@ -72,7 +84,6 @@ HOSTILE = {
     "what imports": "importlib.import_module",
     "a trainer in the wrong place": "lightning.Trainer",
     "a logger in the wrong place": "lightning.pytorch.loggers.CSVLogger",
-    "a schedule in the wrong place": "litmlp.optim.smooth_step",
     "a module": "torch.nn",
     "nothing": "torch.nn.NoSuchThing",
     "a prefix that is none": "torch.nnx.Linear",
@@ -95,14 +106,20 @@ PLACES = (
 
 
 @pytest.mark.parametrize("target", HOSTILE.values(), ids=HOSTILE)
-def test_what_may_not_be_built_is_refused_wherever_it_stands(stranger, target):
+def test_what_may_not_be_built_is_refused_wherever_it_stands(stranger, conf, target):
     value = {"_target_": target, "_args_": ["true"], "_partial_": True, "_recursive_": False}
     forms = {"_target_": target, "hidden": [value], "more": {"a": [{"b": value}]}, "_args_": [[value]]}
     for place in PLACES:
         run_dir = stranger(place, forms.get(place.rpartition(".")[2], value))
         for to_train in (False, True):
             with pytest.raises(InputError, match=r"not a class that a recorded run may be built of|no interpolations"):
-                judge(run_dir, to_train)
+                judge(run_dir, conf, to_train)
+
+
+def test_a_function_of_a_listed_module_may_be_called_outside_of_the_parts(stranger, conf):
+    judge(stranger("scheduler.factory", {"_target_": "own_parts.read"}), conf, to_train=True)
+    with pytest.raises(InputError):
+        judge(stranger("scheduler.factory", {"_target_": "toy.make_run"}), conf, to_train=True)
 
 
 WRITING = [
@@ -120,20 +137,20 @@ WRITING = [
 
 
 @pytest.mark.parametrize("target", WRITING)
-def test_training_from_a_run_judges_all_of_it(stranger, target):
+def test_training_from_a_run_judges_all_of_it(stranger, conf, target):
     for key in ("optimizer", "scheduler.factory", "callbacks.x", "logger.x", "trainer.plugins", "x"):
         run_dir = stranger(key, {"_target_": target, "x": "true"})
-        judge(run_dir)  # none of it is built where a run is only reopened
+        judge(run_dir, conf)  # none of it is built where a run is only reopened
         with pytest.raises(InputError):
-            judge(run_dir, to_train=True)
+            judge(run_dir, conf, to_train=True)
 
 
-def test_a_name_is_judged_before_anything_is_imported(stranger, tmp_path, monkeypatch):
+def test_a_name_is_judged_before_anything_is_imported(stranger, conf, tmp_path, monkeypatch):
     (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / MARK)!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("hostile.Model", "torch.nn.hostile", "litmlp.__main__", "torch.nn.__main__.x"):
+    for name in ("hostile.Model", "torch.nn.hostile", "own_parts.__main__", "torch.nn.__main__.x"):
         with pytest.raises(InputError):
-            judge(stranger("model._target_", name), to_train=True)
+            judge(stranger("model._target_", name), conf, to_train=True)
     assert not (tmp_path / MARK).exists()
 
 
@@ -312,27 +329,36 @@ def test_nothing_of_a_hostile_pickle_runs(cli, run_with, tmp_path, script):
 def test_what_else_lies_in_the_directory_is_not_read(cli, whole, tmp_path):
     code = f"from pathlib import Path; Path({str(tmp_path / MARK)!r}).touch()"
     call = f"!!python/object/apply:os.system ['touch {tmp_path / MARK}']\n"
-    modules = ("sitecustomize.py", "torch.py", "litmlp/__init__.py", "conf/train.py", "hubconf.py", "conftest.py")
+    modules = ("sitecustomize.py", "torch.py", f"{PACKAGE}/__init__.py", "conf/train.py", "hubconf.py", "conftest.py")
     configs = ("hparams.yaml", ".hydra/config.yaml", "conf/train.yaml", "checkpoints/hparams.yaml")
     for name, content in (dict.fromkeys(modules, code) | dict.fromkeys(configs, call)).items():
         (whole / name).parent.mkdir(exist_ok=True)
         (whole / name).write_text(content)
     os.chdir(whole)
     for args, script in ((["."], "evaluate"), ([".", "--format", "torchscript"], "export")):
-        assert cli(*args, script=script).status == 0
+        result = cli(*args, script=script)
+        assert result.status == 0, result.err
+        assert "test_acc" in result.out if script == "evaluate" else Path("export/model.pt").is_file()
     assert not (tmp_path / MARK).exists()
 
 
-def test_nothing_is_started_and_nobody_called(cli, whole):
-    seen = []
-    sys.addaudithook(lambda event, args: seen.append(event))  # for good: no hook can be removed
-    result = cli(whole, script="evaluate")
-    events, _ = seen[:], seen.clear()
-    assert result.status == 0, result.err
-    assert "open" in events
-    assert not {"os.system", "os.exec", "os.fork", "subprocess.Popen", "socket.connect", "pickle.find_class"} & {
-        *events
-    }
+def test_nothing_is_started_and_nobody_called(whole):
+    """In a process of its own, for no audit hook can be removed."""
+    code = f"""
+import runpy, sys
+import runwright.reopen.run  # what it imports may start what it likes
+seen = set()
+sys.addaudithook(lambda event, args: seen.add(event))
+sys.argv = ["evaluate.py", {str(whole)!r}]
+runpy.run_path({str(SCRIPT.with_stem("evaluate"))!r}, run_name="__main__")
+print(*seen, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).keys() == {"test_loss", "test_acc"}
+    seen = set(done.stderr.split())
+    assert "open" in seen
+    assert not {"os.system", "os.exec", "os.fork", "subprocess.Popen", "socket.connect", "pickle.find_class"} & seen
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,21 @@ def _trusted() -> Iterator[None]:
         yield
 
 
+WHOLE: dict[tuple[str, ...], dict[str, Any]] = {}
+
+
+@pytest.fixture
+def whole_of(cli: Callable[..., Result]) -> Callable[..., dict[str, Any]]:
+    """`whole_of(*arguments)` is what such a run leaves that is never stopped, trained once for all tests."""
+
+    def run(*args: str) -> dict[str, Any]:
+        if args not in WHOLE:
+            WHOLE[args] = left_by(cli(*args).run_dir)
+        return WHOLE[args]
+
+    return run
+
+
 @pytest.fixture
 def interrupted(cli: Callable[..., Result]) -> Iterator[Callable[..., Path]]:
     """`interrupted(step, signal or 0, *arguments)` is the directory of a run that was ended before that step."""
@@ -104,22 +119,24 @@ VARIANTS = {
 ENDS = ((0, 0), (3, signal.SIGTERM), (11, 0), (15, signal.SIGINT), (17, 0))  # before which step, by what
 
 
-def some_and_all() -> Iterator[Any]:
-    """Each variant with two of the ends, and, slowly, with all of them."""
-    for i, variant in enumerate(VARIANTS):
-        yield pytest.param(variant, [ENDS[i % 5], ENDS[(i + 2) % 5]], id=variant)
-        yield pytest.param(variant, ENDS, id=f"{variant}-all", marks=pytest.mark.slow)
+# Each variant with one of the ends, and, slowly, with all of them.
+SOME = [pytest.param(name, [ENDS[i % len(ENDS)]], id=name) for i, name in enumerate(VARIANTS)]
+ALL = [pytest.param(name, ENDS, id=f"{name}-all", marks=pytest.mark.slow) for name in VARIANTS]
 
 
-@pytest.mark.parametrize(("variant", "ends"), some_and_all())
+@pytest.mark.parametrize(("variant", "ends"), [*SOME, *ALL])
 def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
-    cli: Callable[..., Result], interrupted: Callable[..., Path], variant: str, ends: Sequence[tuple[int, int]]
+    cli: Callable[..., Result],
+    interrupted: Callable[..., Path],
+    variant: str,
+    ends: Sequence[tuple[int, int]],
+    whole_of: Callable[..., dict[str, Any]],
 ) -> None:
     args = [*SMALL, *VARIANTS[variant]]
-    whole = left_by(cli(*args).run_dir)
-    for step, number in ends:
-        if step >= whole["metrics"]["steps"]:
-            continue
+    whole = whole_of(*args)
+    reached = [(step, number) for step, number in ends if step < whole["metrics"]["steps"]]
+    assert reached
+    for step, number in reached:
         run_dir = interrupted(step, number, *args)
         result = cli(f"resume={run_dir}")
         assert result.status == 0, result.err
@@ -130,9 +147,9 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
 
 
 def test_a_run_that_is_resumed_again_and_again_has_the_same_bits(
-    cli: Callable[..., Result], interrupted: Callable[..., Path]
+    cli: Callable[..., Result], interrupted: Callable[..., Path], whole_of: Callable[..., dict[str, Any]]
 ) -> None:
-    whole = left_by(cli(*SMALL).run_dir)
+    whole = whole_of(*SMALL)
     run_dir = interrupted(2, signal.SIGUSR1, *SMALL)
     for StopAt.step, StopAt.number in ((5, signal.SIGTERM), (14, 0), (13, signal.SIGINT), (30, 0)):
         assert cli(f"resume={run_dir}").status == (128 + StopAt.number if StopAt.number else 1)
@@ -154,9 +171,13 @@ def test_a_run_that_is_resumed_again_and_again_has_the_same_bits(
     ids=" ".join,
 )
 def test_a_signal_during_the_test_costs_only_the_test(
-    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, args: list[str], batches_as_seconds: None
+    cli: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    args: list[str],
+    batches_as_seconds: None,
+    whole_of: Callable[..., dict[str, Any]],
 ) -> None:
-    whole = left_by(cli(*SMALL, *args).run_dir)
+    whole = whole_of(*SMALL, *args)
     monkeypatch.setattr(StopAt, "on_test_start", lambda *args: os.kill(os.getpid(), signal.SIGTERM), raising=False)
     result = cli(*SMALL, *args)
     assert result.status == 143
@@ -212,6 +233,8 @@ def test_a_finished_run_says_so_and_stays_as_it_is(cli: Callable[..., Result]) -
 # What the longer run has besides, what ends it, and the ends on the way to its own. An epoch has 11 batches.
 LONGER = {
     "epochs": (["scheduler=step"], "max_epochs", [2, 5]),
+    "ema": (["callbacks=[default,ema]"], "max_epochs", [1, 2, 4]),
+    "ema_steps": (["callbacks=[default,ema,max_norm]", "trainer.max_epochs=-1"], "max_steps", [11, 15, 22, 36]),
     "steps": (["trainer.max_epochs=-1", "scheduler=step"], "max_steps", [11, 22, 55]),
     "steps_and_epochs": (["trainer.max_epochs=4", "scheduler=plateau", "scheduler.patience=0"], "max_steps", [33, 66]),
     "accumulated": (["trainer.max_epochs=-1", "trainer.accumulate_grad_batches=3"], "max_steps", [4, 12]),
@@ -233,15 +256,22 @@ LONGER = {
     "cut_short_by_train_loss": (["monitor=train_loss", "trainer.max_epochs=-1"], "max_steps", [9, 12, 20, 33]),
     "timed": (["trainer.max_epochs=4"], "max_time", [5, 13, 14, 30, 99]),
     "timed_accumulated": (["trainer.accumulate_grad_batches=3"], "max_time", [5, 10, 13, 99]),
-    "timed_validated": ([*WITHIN, "trainer.accumulate_grad_batches=2"], "max_time", [5, 9, 10, 16, 99]),
+    "timed_validated": ([*WITHIN, "trainer.accumulate_grad_batches=2"], "max_time", [5, 9, 10, 11, 16, 22, 99]),
 }
 
 
-@pytest.mark.parametrize("case", LONGER)
-def test_a_finished_run_can_be_made_longer(cli: Callable[..., Result], case: str, batches_as_seconds: None) -> None:
+QUICK = ("epochs", "ema_steps", "steps", "cut_short", "cut_short_validated", "timed_accumulated", "timed_validated")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in LONGER]
+)
+def test_a_finished_run_can_be_made_longer(
+    cli: Callable[..., Result], case: str, batches_as_seconds: None, whole_of: Callable[..., dict[str, Any]]
+) -> None:
     args, key, lengths = LONGER[case]
     ends = [f"trainer.{key}={f'00:00:00:{length:02}' if key == 'max_time' else length}" for length in lengths]
-    whole = left_by(cli(*SMALL, *args, ends[-1]).run_dir)
+    whole = whole_of(*SMALL, *args, ends[-1])
     result = cli(*SMALL, *args, ends[0])
     run_dir = result.run_dir
     for end in ends[1:]:
@@ -260,6 +290,8 @@ def test_a_finished_run_can_be_made_longer(cli: Callable[..., Result], case: str
         ([], ["optimizer.lr=0.1", "seed=1"], ["optimizer.lr: 0.05 -> 0.1", "seed: 0 -> 1", "from="]),
         (["scheduler=cosine"], ["trainer.max_epochs=5"], ["trainer.max_epochs: 3 -> 5", "scheduler.T_max"]),
         ([], ["trainer.max_epochs=1"], ["trainer.max_epochs=1", "has trained for 3 epochs"]),
+        ([], ["trainer.max_steps=32"], ["trainer.max_steps=32", "has trained for 33 steps\n"]),
+        (["trainer.max_steps=15"], ["trainer.max_steps=14"], ["trainer.max_steps=14", "has trained for 15 steps\n"]),
     ],
 )
 def test_what_may_not_change_is_named(
@@ -270,6 +302,15 @@ def test_what_may_not_change_is_named(
     assert result.status == 2
     assert all(fragment in result.err for fragment in expected), result.err
     assert (run_dir / "metrics.json").exists()
+
+
+def test_a_run_that_is_within_an_epoch_is_made_no_shorter_than_it_is(
+    cli: Callable[..., Result], interrupted: Callable[..., Path]
+) -> None:
+    run_dir = interrupted(15, signal.SIGTERM, *SMALL)
+    assert "has trained for 16 steps, and begun" in cli(f"resume={run_dir}", "trainer.max_steps=16").err
+    assert cli(f"resume={run_dir}", "trainer.max_steps=17").status == 0
+    assert not list(differences(left_by(run_dir), left_by(cli(*SMALL, "trainer.max_steps=17").run_dir)))
 
 
 def test_auto_starts_a_run_and_goes_on_with_it(
@@ -286,7 +327,10 @@ def test_auto_starts_a_run_and_goes_on_with_it(
 
 
 def test_a_sweep_goes_on_where_it_was_ended(
-    cli: Callable[..., Result], interrupted: Callable[..., Path], tmp_path: Path
+    cli: Callable[..., Result],
+    interrupted: Callable[..., Path],
+    tmp_path: Path,
+    whole_of: Callable[..., dict[str, Any]],
 ) -> None:
     StopAt.step, StopAt.number = 15, signal.SIGTERM
     command = ["-m", *SMALL, "hydra.sweep.dir=there", "seed=0,1"]
@@ -296,7 +340,7 @@ def test_a_sweep_goes_on_where_it_was_ended(
     assert len(result.run_dirs) == 1  # the second job was not begun
     result = cli(*command, "resume=auto")
     assert result.status == 0, result.err
-    assert not list(differences(left_by(tmp_path / "there/0-seed=0"), left_by(cli(*SMALL).run_dir)))
+    assert not list(differences(left_by(tmp_path / "there/0-seed=0"), whole_of(*SMALL)))
     assert cli(*command, "resume=auto").out.count("is finished") == 2
 
 
@@ -375,9 +419,12 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(
 
 
 def test_a_run_that_was_moved_goes_on(
-    cli: Callable[..., Result], interrupted: Callable[..., Path], tmp_path: Path
+    cli: Callable[..., Result],
+    interrupted: Callable[..., Path],
+    tmp_path: Path,
+    whole_of: Callable[..., dict[str, Any]],
 ) -> None:
-    whole = left_by(cli(*SMALL).run_dir)
+    whole = whole_of(*SMALL)
     moved = interrupted(25, signal.SIGTERM, *SMALL).rename(tmp_path / "moved")
     assert cli(f"resume={moved}").status == 0
     assert not list(differences(left_by(moved), whole))
@@ -385,9 +432,12 @@ def test_a_run_that_was_moved_goes_on(
 
 @pytest.mark.parametrize("damaged", [["last.ckpt"], ["last.ckpt", "previous.ckpt"]])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-    cli: Callable[..., Result], interrupted: Callable[..., Path], damaged: list[str]
+    cli: Callable[..., Result],
+    interrupted: Callable[..., Path],
+    damaged: list[str],
+    whole_of: Callable[..., dict[str, Any]],
 ) -> None:
-    whole = left_by(cli(*SMALL).run_dir)
+    whole = whole_of(*SMALL)
     run_dir = interrupted(25, signal.SIGTERM, *SMALL)
     for name in damaged:
         file = run_dir / "checkpoints" / name

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from bits import differences, left_by
-from conftest import Result
+from conftest import SCRIPT, Result
 from lightning import Callback, Trainer
 
 from runwright.config.errors import sentence
@@ -85,7 +85,7 @@ def can_mount() -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="needs user namespaces, in which to mount")
 def test_a_file_system_that_is_full_read_only_or_gone() -> None:
-    script = Path(__file__).with_name("faults.py")
+    script = SCRIPT.parents[1] / "tests" / "faults.py"
     done = subprocess.run(["unshare", "-rm", sys.executable, script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 

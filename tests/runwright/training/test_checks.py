@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from own_parts import Loader, Samples
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from litmlp.data.in_memory import Batches, Samples
 from runwright.config.errors import InputError
 from runwright.training.checks import check_loaders
 
@@ -37,7 +37,7 @@ def check(train: Any, val: Any = (), world_size: int = 2, samples: bool = True) 
 
 @pytest.mark.parametrize(
     "train",
-    [Batches(Samples(X, Y), 4), batches(2), [batches(2), batches(2)], DataLoader(TensorDataset(X), None)],
+    [Loader(Samples(X, Y), 4), batches(2), [batches(2), batches(2)], DataLoader(TensorDataset(X), None)],
     ids=["in memory", "torch", "two of them", "without batches"],
 )
 def test_loaders_that_can_be_shared_pass(train: Any) -> None:

@@ -1,22 +1,25 @@
 """The direct step is Lightning's step: the same numbers, calls and records, at a fraction of the calls."""
 
+import logging
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
+import lightning
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from bits import differences, left_by
+from conftest import composed
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch.nn import functional
 from torch.optim import LBFGS, SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from runwright.loop.step import TrainingEpoch
 from runwright.training.build import construct
+from runwright.training.train import train
 
-CONF = str(Path(__file__).parents[1] / "conf")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 
 
@@ -88,23 +91,22 @@ def fit(folder, direct, callbacks=(), task=None, ckpt_path=None, **options):
     return diary.pages, trainer.fit_loop.state_dict()
 
 
+DIRECT = {  # runs whose steps are all taken by it
+    "plain": {},
+    "max_steps": {"max_steps": 8, "max_epochs": -1},
+    "limit_train_batches": {"limit_train_batches": 2},
+    "validation within epochs": {"val_check_interval": 2},
+    "validation every four steps": {"val_check_interval": 4, "check_val_every_n_epoch": None},
+    "stopped within epochs": {"callbacks": [Stops()]},
+    "stopped after min_steps": {"callbacks": [Stops()], "min_steps": 5},
+    "fast_dev_run": {"fast_dev_run": True},
+    "schedule per epoch": {"task": lambda: Classifier(interval="epoch")},
+    "LBFGS": {"task": lambda: Classifier(optimizer=LBFGS)},
+}
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"max_steps": 8, "max_epochs": -1},
-        {"limit_train_batches": 2},
-        {"val_check_interval": 2},
-        {"val_check_interval": 4, "check_val_every_n_epoch": None},
-        {"callbacks": [Stops()]},
-        {"callbacks": [Stops()], "min_steps": 5},
-        {"fast_dev_run": True},
-        {"task": lambda: Classifier(interval="epoch")},
-        {"task": lambda: Classifier(optimizer=LBFGS)},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", DIRECT.values(), ids=DIRECT)
 def test_it_does_and_records_what_lightning_does(tmp_path, options):
     runs = []
     for name, direct in (("lightning", None), ("direct", True)):
@@ -145,20 +147,19 @@ class ClearsToZero(SGD):
         super().zero_grad(set_to_none=False)
 
 
+LEFT_TO_LIGHTNING = {
+    "accumulated gradients": {"accumulate_grad_batches": 2},
+    "clipped gradients": {"gradient_clip_val": 0.01},
+    "another precision": {"precision": "bf16-mixed"},
+    "a profiler": {"profiler": "simple"},
+    "a hook within the step": {"callbacks": [WatchesGradients()], "limit_train_batches": 3},
+    "clipping of the task's own": {"task": Clips},
+    "zero_grad of the optimizer's own": {"task": lambda: Classifier(optimizer=ClearsToZero)},
+}
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"accumulate_grad_batches": 2},
-        {"gradient_clip_val": 0.01},
-        {"precision": "bf16-mixed"},
-        {"profiler": "simple"},
-        {"callbacks": [WatchesGradients()], "limit_train_batches": 3},
-        {"task": Clips},
-        {"task": lambda: Classifier(optimizer=ClearsToZero)},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", LEFT_TO_LIGHTNING.values(), ids=LEFT_TO_LIGHTNING)
 def test_what_it_does_not_know_is_left_to_lightning(tmp_path, options):
     runs = []
     for name, direct in (("lightning", None), ("direct", False)):
@@ -197,19 +198,61 @@ class Counter(Callback):
         self.context.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("callbacks", ["default", "[default,max_norm]"])
-def test_a_step_of_the_default_run_costs_a_bounded_number_of_calls(tmp_path, callbacks):
-    num_steps = 200
-    settings = ["trainer.accelerator=cpu", "trainer.max_epochs=1", f"trainer.limit_train_batches={num_steps}"]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", [*settings, "data.batch_size=4", f"callbacks={callbacks}"])
-    data, task, trainer = construct(cfg, tmp_path)
+def counts_of(folder, step_loop, num_steps, callbacks):
+    settings = ["trainer=cpu", "trainer.max_epochs=1", f"trainer.limit_train_batches={num_steps}"]
+    cfg = composed(*settings, "data.batch_size=4", f"callbacks={callbacks}", f"step_loop={step_loop}")
+    data, task, trainer = construct(cfg, folder)
     counter = Counter()
     trainer.callbacks.append(counter)
     trainer.fit(task, datamodule=data)
-    num_strides = num_steps / trainer.log_every_n_steps
-    assert trainer.fit_loop.epoch_loop.is_direct
-    assert counter.counts["python"] / num_steps < 300  # Lightning's own step makes some 1,000
-    assert counter.counts["log_metrics"] <= 4 * num_strides
-    assert counter.counts["add_scalar"] <= 5 * num_strides
-    assert counter.counts["item"] + counter.counts["tolist"] <= 8 * num_strides  # TensorBoard converts each scalar
+    assert getattr(trainer.fit_loop.epoch_loop, "is_direct", False) == (step_loop == "direct")
+    return counter.counts, num_steps / trainer.log_every_n_steps
+
+
+@pytest.mark.parametrize("callbacks", ["default", "[default,max_norm]"])
+def test_a_step_of_the_default_run_takes_less_than_half_of_lightnings_calls(tmp_path, callbacks):
+    direct, num_strides = counts_of(tmp_path / "direct", "direct", 200, callbacks)
+    lightnings, _ = counts_of(tmp_path / "lightning", "lightning", 200, callbacks)
+    assert direct["python"] < lightnings["python"] / 2
+    assert direct["log_metrics"] <= 4 * num_strides
+    assert direct["add_scalar"] <= 5 * num_strides
+    assert direct["item"] + direct["tolist"] <= 8 * num_strides  # TensorBoard converts each scalar
+
+
+CONFIGURATIONS = {
+    "default": [],
+    "adam": ["optimizer=adam", "scheduler=cosine", "scheduler.warmup_steps=5", "model.dropout=0.2"],
+    "plateau": ["scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9", "optimizer=nesterov"],
+    "plateau per batch": ["scheduler=plateau_per_batch", "scheduler.patience=1"],
+    "max_norm, ema": ["callbacks=[default,max_norm,ema]", "optimizer=adagrad"],
+    "within epochs": ["callbacks.last_checkpoint.every_n_steps=3", "+trainer.val_check_interval=4"],
+    "regression": ["data=linear", "task=regression", "data.num_train=300", "data.val_size=0.2", "trainer.max_steps=3"],
+    "no validation": ["data=iris", "callbacks=no_validation", "monitor=train_loss", "data.batch_size=16"],
+    "left to Lightning": ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_a_run_has_the_bits_of_one_with_lightnings_loop(tmp_path, options):
+    small = ["trainer=cpu", "trainer.max_epochs=2", "data.batch_size=128", "model.hidden=[16]", "report=false"]
+    left = []
+    for step_loop in ("direct", "lightning"):
+        run_dir = tmp_path / step_loop
+        train(composed(*small, "trainer.log_every_n_steps=4", *options, f"step_loop={step_loop}"), run_dir)
+        left.append(left_by(run_dir))
+    assert not list(differences(*left))
+    assert left[0]["metrics"]["steps"] > 2
+    assert left[0]["checkpoints"]
+
+
+@pytest.mark.parametrize(("version", "expected"), [("2.6.99", TrainingEpoch), ("2.7.0", _TrainingEpochLoop)])
+def test_with_a_lightning_that_it_was_not_checked_with_lightnings_own_loop_is_used(
+    tmp_path, monkeypatch, caplog, version, expected
+):
+    monkeypatch.setattr(lightning, "__version__", version)
+    with caplog.at_level(logging.INFO, logger="runwright"):
+        _, _, trainer = construct(composed("trainer=cpu"), tmp_path)
+    assert type(trainer.fit_loop.epoch_loop) is expected
+    said = f"step_loop=direct was not checked with Lightning {version}: its own loop is used"
+    assert (said in caplog.text) == (expected is _TrainingEpochLoop)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Result, archive, run_dirs
+from conftest import Result, archive, class_of, run_dirs
 from PIL import Image
 
 FAST = ("trainer.max_epochs=2", "trainer.limit_train_batches=5")
@@ -56,7 +56,8 @@ def test_evaluate_finds_the_data_where_it_is_told_to_and_fetches_nothing_unasked
         assert (result.status, len(result.err.splitlines())) == (2, 1)
         assert "data.root" in result.err
         assert not mnist_files.exists()
-        assert cli(run_dir, f"data.root={there}", script="evaluate").status == 0
+        found = json.loads(cli(run_dir, f"data.root={there}", script="evaluate").out)
+        assert found == json.loads((run_dir / "metrics.json").read_text())["test"]
     finally:
         shutil.move(there, mnist_files)
 
@@ -64,17 +65,16 @@ def test_evaluate_finds_the_data_where_it_is_told_to_and_fetches_nothing_unasked
 def test_predict_normalises_as_training_did_and_needs_no_training_data(cli, moved, tmp_path, monkeypatch):
     from sklearn.datasets import load_iris
 
-    from litmlp.data.iris import Iris
-
     run_dir = moved(*IRIS)
+    iris = class_of("data", "iris")
     x, y = load_iris(return_X_y=True)
-    np.savetxt("flowers.csv", x, delimiter=",", header=",".join(Iris.feature_names), comments="")
+    np.savetxt("flowers.csv", x, delimiter=",", header=",".join(iris.feature_names), comments="")
     shuffled = [2, 0, 3, 1]
-    names = ",".join(Iris.feature_names[i] for i in shuffled)
+    names = ",".join(iris.feature_names[i] for i in shuffled)
     np.savetxt("shuffled.csv", x[:, shuffled], delimiter=",", header=names, comments="")
     np.save("flowers.npy", x)
     np.savez("flowers.npz", x=x.astype(np.float32))
-    monkeypatch.setattr(Iris, "load_all", lambda self: pytest.fail("read its data"))
+    monkeypatch.setattr(iris, "load_all", lambda self: pytest.fail("read its data"))
     for kind in ("csv", "npy", "npz"):
         result = cli(run_dir, "--input", f"flowers.{kind}", "--output", f"{kind}.csv", script="predict")
         assert result.status == 0, result.err
