@@ -132,6 +132,10 @@ class LastCheckpoint(Checkpoint):
             self.signals.listen()  # again: Lightning has put a handler of its own in the way
             self.signals.deferred = True
         rank, step, loaded, self._loaded = trainer.global_rank, trainer.global_step, self._loaded, {}
+        for optimizer in trainer.optimizers if loaded else ():
+            for group in optimizer.param_groups:
+                if missing := set(optimizer.defaults) - set(group):  # which the first step would find out
+                    raise ValueError(f"{', '.join(sorted(missing))} of {type(optimizer).__name__} are not in it")
         states = loaded.get("random", [])
         if len(states) == trainer.world_size:
             _set_random_state(states[rank], pl_module.device)

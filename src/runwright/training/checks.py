@@ -42,7 +42,8 @@ def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
     if trainer.world_size == 1 or not cfg.trainer.get("use_distributed_sampler", True):
         return
     for stage in ("train", "val"):  # what all have of the test set gives the same metrics
-        for loader in CombinedLoader(loader_of(data, stage), "sequential").flattened:
+        loaders = loader_of(data, stage)
+        for loader in CombinedLoader(loaders, "sequential").flattened if num_batches(loaders) else ():
             if isinstance(loader, SharingLoader):  # each process's own share already
                 continue
             of = f"{type(data).__name__}.{stage}_dataloader, a {type(loader).__name__}"

@@ -2,7 +2,9 @@
 
 import csv
 import logging
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -86,11 +88,42 @@ def start(
     return path
 
 
+@contextmanager
+def restoring(checkpoint: Path | None) -> Iterator[None]:
+    """Around training that goes on from a checkpoint: what fails before its first step is laid to the checkpoint.
+
+    Raises:
+        InputError: the checkpoint is another run's, or holds something else than a run's state.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        is_training = any(frame.name == "advance" for frame in traceback.extract_tb(error.__traceback__))
+        if checkpoint is None or is_training:  # `advance` is what a loop of Lightning's calls for each epoch
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{checkpoint}: not the state of this run: {type(error).__name__}: {reason}\n"
+            f"put back the run's own; without it the run goes on from {PREVIOUS}, or starts at its beginning"
+        ) from error
+
+
+def _check_state(path: Path, loaded: Any) -> None:
+    kinds = {"epoch": int, "global_step": int, "state_dict": dict, "loops": dict, "callbacks": dict, "resume": dict}
+    kinds |= {"optimizer_states": list, "lr_schedulers": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(loaded.get(key), kind)]
+    wrong += [] if wrong or loaded["optimizer_states"] else ["optimizer_states"]  # of none
+    if wrong:
+        raise InputError(f"{path}: not the state of a run: {wrong[0]} is missing in it, or something else")
+
+
 def _newest_checkpoint(run_dir: Path) -> tuple[Path | None, dict[str, Any]]:
     """The newest checkpoint that is whole, and what it holds."""
     for path in (run_dir / CHECKPOINTS / LAST, run_dir / CHECKPOINTS / PREVIOUS):
         try:
-            return path, read_checkpoint(path)
+            loaded = read_checkpoint(path)
+            _check_state(path, loaded)
+            return path, loaded
         except FileNotFoundError:
             continue
         except DamagedCheckpointError as error:

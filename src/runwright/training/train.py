@@ -95,7 +95,8 @@ def train(
             record.log_hyperparameters(trainer, cfg, [*logged, *task.metric_keys("test")])
             if checkpoint is None:
                 tensorboard.log_layout(trainer, logged, overrides, differences, git)
-            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with resume.restoring(checkpoint):
+                trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             outcome = record.outcome_of_fit(trainer, cfg, run_dir)  # before the test replaces metrics and states
             if cfg.test:
                 best = record.best_checkpoint(trainer) if has_validation else None
