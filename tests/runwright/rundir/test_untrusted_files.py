@@ -104,7 +104,7 @@ def test_a_link_within_the_directory_and_a_directory_behind_a_link_are_fine(run_
 def test_an_event_file_of_any_name_that_tensorboard_reads_is_judged(run_dir):
     (run_dir / "events.out.tfevents.1").write_bytes(b"")
     os.mkfifo(run_dir / "another.tfevents.profile")
-    with pytest.raises(InputError, match=r"another\.tfevents\.profile: not a file"):
+    with pytest.raises(InputError, match=r"another\.tfevents\.profile: not a plain file"):
         read_curves(run_dir)
 
 
@@ -136,7 +136,7 @@ def test_compare_and_report_end_with_a_sentence_on_a_pipe(tmp_path, what):
         command = [sys.executable, str(SCRIPT.with_stem(script)), str(target)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2, done.stderr
-        assert f"{run / what}: not a file" in done.stderr
+        assert f"{run / what}: not a plain file" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["summary.csv", "summary.json", "summary.csv.partial"])
