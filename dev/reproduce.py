@@ -16,6 +16,7 @@ import yaml
 from reproduce_page import DROPOUT, OVERFIT, WITHOUT, draw, findings, metrics_of, score
 
 from runwright.config.arguments import Parser
+from runwright.config.walk import quoted
 from runwright.rundir.read import read_provenance
 from runwright.sweeps.leaderboard import Row, compare, find_runs
 
@@ -166,7 +167,7 @@ def run_missing(folder: Path, overrides: list[str], key: str, values: Sequence[o
         shutil.rmtree(folder / f"{key}={value}", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     choice = f"hydra:runtime.choices.{key}" if (PROJECT / "conf" / key).is_dir() else key
-    where = [f"hydra.sweep.dir='{folder}'", f"hydra.sweep.subdir='{key}=${{{choice}}}'"]
+    where = [f"hydra.sweep.dir={quoted(str(folder))}", f"hydra.sweep.subdir='{key}=${{{choice}}}'"]
     train = [sys.executable, str(PROJECT / "scripts" / "train.py"), "-m", *overrides, *where]
     with (folder / "output.txt").open("w") as output:
         return subprocess.run(

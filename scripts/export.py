@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runwright.config.arguments import Parser, complaining
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, printable
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "torch.export": ".pt2"}
@@ -32,8 +32,9 @@ def main() -> None:
         run = reopen(args.run_dir, CONF, args.checkpoint)
         card = model_card(run, args.run_dir)
         difference = export(run, args.format, output)
-        write(output.with_suffix(".md"), card.encode())
-        print(f"{output}: outputs within {difference:.1e} of the run's; {output.with_suffix('.md')} describes it")
+        described = output.with_suffix(".md")
+        write(described, printable(card).encode())
+        print(printable(f"{output}: outputs within {difference:.1e} of the run's; {described} describes it"))
 
 
 if __name__ == "__main__":

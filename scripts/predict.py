@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from runwright.config.arguments import Parser, complaining
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, printable
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -39,7 +39,7 @@ def main() -> None:
         )
         x = torch.cat([read(path) for path in args.input])
         write_predictions(args.output, predict(run, x))
-        print(f"{len(x):,} samples by {run.checkpoint}: {args.output}")
+        print(printable(f"{len(x):,} samples by {run.checkpoint}: {args.output}"))
 
 
 if __name__ == "__main__":

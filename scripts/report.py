@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runwright.config.arguments import Parser, complaining
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, printable
 from runwright.report import write_report
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     with complaining():
         if not args.directory.is_dir():
             raise InputError(f"{args.directory}: no such directory")
-        print(write_report(args.directory))
+        print(printable(str(write_report(args.directory))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 Stage = Literal["train", "val", "test"]
+Mode = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Task(Protocol):
     def metric_keys(self, stage: Stage) -> list[str]:
         """Keys of what is logged at the end of an epoch of that stage: what can be monitored or reported."""
         ...
+
+    def mode_of(self, key: str) -> Mode | None:
+        """Whether less or more of what is logged under one of the `metric_keys` is better; None: not known."""
+        return "min" if key.endswith("loss") else None
 
     def check(self, data: Any) -> None:
         """Raise a ValueError where the task cannot be trained on these data, which have been set up.

@@ -300,7 +300,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None], str]] = 
     "evaluate with a truncated config": ("evaluate", ("RUN",), broken("config.yaml", b"data:\n  _tar"), "config.yaml"),
     "evaluate without checkpoints": ("evaluate", ("RUN",), without_checkpoints, "no checkpoints"),
     "evaluate without last.ckpt": ("evaluate", ("RUN",), broken("checkpoints/last.ckpt", None), "no such checkpoint"),
-    "evaluate a folder": ("evaluate", ("RUN",), with_a_folder_for_a_checkpoint, "no such checkpoint"),
+    "evaluate a folder": ("evaluate", ("RUN",), with_a_folder_for_a_checkpoint, "last.ckpt: not a plain file"),
     "evaluate an empty checkpoint": ("evaluate", ("RUN",), broken("checkpoints/last.ckpt", b""), "last.ckpt"),
     "evaluate a huge checkpoint": ("evaluate", ("RUN",), with_a_larger_file_than_memory, "last.ckpt"),
     "evaluate with broken metrics": ("evaluate", ("RUN",), broken("metrics.json", b"{"), "metrics.json"),

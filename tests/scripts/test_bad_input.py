@@ -88,7 +88,7 @@ RANGES = {
     "scheduler=plateau scheduler.patience=-1": ["scheduler.patience=-1", "at least 0"],
     "scheduler=one_cycle scheduler.pct_start=2": ["scheduler.pct_start=2", "between 0 and 1"],
     "scheduler.interval=batch": ["scheduler.interval=batch", "epoch or step"],
-    "mode=down": ["mode=down", "min, max"],
+    "mode=down": ["mode=down", "min or max"],
     "trainer.devices=4096": ["trainer.devices=4096", "CPU cores"],
     "trainer.accelerator=quantum": ["trainer.accelerator=quantum", "cpu"],
     "trainer.precision=8": ["trainer.precision=8", "32-true"],

@@ -1,9 +1,6 @@
 """What a classifier takes for what, and where it is most wrong."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +8,15 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-from runwright.contracts import Data, SharingLoader
-from runwright.pages.sample_image import as_image
-from runwright.rundir.durable import write
-from runwright.rundir.files import RESULTS
 from torch import Tensor, distributed
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from runwright.contracts import Data, SharingLoader
+from runwright.pages.pictures import Mistake, as_image, draw_confusion, draw_mistakes
+from runwright.rundir.durable import write
+from runwright.rundir.files import RESULTS
+
 MOST_CLASSES = 100  # of which a picture can be read
-# In pixels: a cell of the confusion matrix, an image, and the two lines of text above it; TensorBoard shows a width of
-# 340 as it is. Matplotlib draws the same in thirty times the time, 0.3 s, at the end of every run.
-CELL, SIDE, CAPTION = 30, 96, 30
-INK, PAPER, BLUE = (0, 0, 0), (255, 255, 255), (8, 81, 156)
-
-
-@dataclass
-class Mistake:
-    """A test sample that was given a wrong class; `sample` is what the model was given, flat."""
-
-    index: int
-    target: int
-    predicted: int
-    probability: float
-    sample_shape: list[int]
-    sample: list[float]
 
 
 class Confusion(Callback):
@@ -131,42 +112,3 @@ def _mistake(probability: Tensor, index: Tensor, target: Tensor, predicted: Tens
         list(x.shape[1:] if x.ndim == 3 and len(x) == 1 else x.shape),  # grey images have no channels
         [float(f"{value:.3g}") for value in x.float().nan_to_num().flatten().tolist()],
     )
-
-
-def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Image.Image:
-    """Counts by true class (rows) and predicted class; colours go by the root of the share, to show rare mistakes."""
-    font = ImageFont.load_default(12)
-    titles = [name if name == str(i) else f"{name} {i}" for i, name in enumerate(names)]
-    left, top = 24 + max(round(font.getlength(title)) for title in titles), 40
-    picture = Image.new("RGB", (left + CELL * len(names) + 8, top + CELL * len(names) + 8), PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.text((left + CELL * len(names) / 2, 12), "predicted", INK, font, anchor="mm")
-    draw.text((8, top - 12), "true", INK, font, anchor="lm")
-    for i, (row, title) in enumerate(zip(counts, titles, strict=True)):
-        y = top + CELL * i
-        draw.text((left - 8, y + CELL / 2), title, INK, font, anchor="rm")
-        draw.text((left + CELL * (i + 0.5), top - 10), str(i), INK, font, anchor="mm")
-        for j, count in enumerate(row):
-            x, shade = left + CELL * j, sqrt(count / max(1, sum(row)))
-            color = tuple(round(white + shade * (blue - white)) for white, blue in zip(PAPER, BLUE, strict=True))
-            draw.rectangle((x, y, x + CELL - 2, y + CELL - 2), color)
-            if count:
-                ink = PAPER if shade > 0.6 else INK
-                draw.text((x + CELL / 2 - 1, y + CELL / 2 - 1), str(count), ink, font, anchor="mm")
-    return picture
-
-
-def draw_mistakes(mistakes: Sequence[Mistake], names: Sequence[str]) -> Image.Image:
-    """Images, (H, W) or (3, H, W), with what each is and what it was taken for, how surely."""
-    font = ImageFont.load_default(11)
-    num_columns = ceil(sqrt(len(mistakes)))
-    width, height = SIDE + 16, SIDE + CAPTION + 10
-    picture = Image.new("RGB", (width * num_columns, height * ceil(len(mistakes) / num_columns)), PAPER)
-    draw = ImageDraw.Draw(picture)
-    for i, mistake in enumerate(mistakes):
-        x, y = 8 + width * (i % num_columns), 4 + height * (i // num_columns)
-        if image := as_image(mistake.sample, mistake.sample_shape):
-            picture.paste(ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.NEAREST), (x, y + CAPTION))
-        said = f"is {names[mistake.target]}\nsaid {names[mistake.predicted]}, {mistake.probability:.0%}"
-        draw.multiline_text((x, y), said, INK, font)
-    return picture

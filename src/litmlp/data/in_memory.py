@@ -1,36 +1,24 @@
 """Data sets that fit in memory: tensors, gathered by index, a whole batch at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from math import ceil, prod
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from runwright.config.errors import DataError
-from runwright.contracts import Data
 from torch import Tensor, nn
 
-TRANSFORMED = 2**24
+from runwright.config.errors import DataError
+from runwright.contracts import Data
+from runwright.loop.batches import Batches, Samples
+
+from .checks import check_samples, kind_of
+
+TRANSFORMED_ONCE = 2**24
 """Values, 64 MiB as floats, of the largest set that is transformed once rather than batch by batch in each epoch. Where
 batches are drawn at random, gathering bytes and transforming those is as fast."""
-
-
-class Samples(NamedTuple):
-    """`x` is (N, *sample_shape), of any dtype; `y` is (N,) int64 classes or (N, num_outputs) float32 targets."""
-
-    x: Tensor
-    y: Tensor
-
-    def at(self, index: Tensor | slice) -> "Samples":
-        if isinstance(index, slice):
-            return Samples(self.x[index], self.y[index])
-        # On the CPU, images[index] takes seven times as long.
-        return Samples(self.x.index_select(0, index), self.y.index_select(0, index))
-
-    def to(self, device: torch.device) -> "Samples":
-        return Samples(self.x.to(device), self.y.to(device))
 
 
 class Normalize(nn.Module):
@@ -47,82 +35,6 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # In place on a copy: three times as fast, on large batches, as an expression that allocates each result.
         return x.to(torch.float32, copy=True).mul_(self.scale).add_(self.shift)
-
-
-class Batches:
-    """One pass over samples in memory, batch by batch: what Lightning is given as a data loader.
-
-    A shuffled order is a function of (seed, epoch) alone, whatever ran before and on however many processes: each
-    process takes its share of every global batch. The last batch may be smaller; no sample is dropped or repeated.
-
-    Args:
-        samples: on the device where batches are wanted.
-        batch_size: of the global batch, all processes together.
-        seed: of the order; None keeps the samples in theirs.
-        transform: applied to each batch of x after it was gathered.
-        rank, world_size: which process this is, of how many.
-    """
-
-    def __init__(
-        self,
-        samples: Samples,
-        batch_size: int,
-        seed: int | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.samples, self.batch_size, self.seed, self.transform = samples, batch_size, seed, transform
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self._next = 0  # batch of the pass under way
-        self._start = (0, 0)  # of which epoch the pass is resumed, and with which batch
-
-    # Lightning calls loader.sampler.set_epoch before each epoch, and reads batch_sampler where there is a sampler.
-    batch_sampler = None
-
-    @property
-    def sampler(self) -> "Batches":
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        if epoch != self.epoch:
-            self._next = 0
-        self.epoch = epoch
-
-    def state_dict(self) -> dict[str, int]:
-        """Where a pass is, for a run that is resumed there."""
-        return {"epoch": self.epoch, "next": self._next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        # Lightning loads it between two epochs too, where the state is that of the pass that is over.
-        self._start = (state["epoch"], state["next"])
-
-    def __len__(self) -> int:
-        return ceil(len(self.samples.y) / self.batch_size)
-
-    def size(self, batch_idx: int) -> int:
-        """Of a global batch: of what all processes together get."""
-        return min(self.batch_size, len(self.samples.y) - batch_idx * self.batch_size)
-
-    def share(self, batch_idx: int) -> slice:
-        """This process's part of a global batch, counted in the order of the pass."""
-        start, size = batch_idx * self.batch_size, self.size(batch_idx)
-        return slice(start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size)
-
-    def __iter__(self) -> Iterator[Samples]:
-        num_samples = len(self.samples.y)
-        order = None
-        if self.seed is not None:
-            epoch_seed = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
-            order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(epoch_seed))
-            order = order.to(self.samples.x.device)
-        (epoch, first), self._start = self._start, (0, 0)
-        for batch_idx in range(first if epoch == self.epoch else 0, len(self)):
-            self._next = batch_idx + 1
-            share = self.share(batch_idx)
-            batch = self.samples.at(share if order is None else order[share])
-            yield batch if self.transform is None else Samples(self.transform(batch.x), batch.y)
 
 
 class InMemoryData(LightningDataModule, Data, ABC):
@@ -217,9 +129,11 @@ class InMemoryData(LightningDataModule, Data, ABC):
             return
         parts = self.load()
         if not isinstance(parts, tuple | list) or len(parts) != 2:
-            raise DataError(f"{type(self).__name__}: load() must return training and test Samples, got {_kind(parts)}")
+            raise DataError(
+                f"{type(self).__name__}: load() must return training and test Samples, got {kind_of(parts)}"
+            )
         for part, samples in zip(("training part", "test part"), parts, strict=True):
-            self._check(samples, part)
+            check_samples(samples, self, part)
         self._check_names(self.feature_names)
         train, self.test = parts
         num_val = _count("val_size", self.val_size, train.y, self.stratify)
@@ -232,45 +146,6 @@ class InMemoryData(LightningDataModule, Data, ABC):
         self.train = train
         if self.transform is None:  # else a checkpoint's, whose weights suit it
             self.transform = self._fit_transform(train.x)
-
-    def _check(self, samples: Samples, part: str) -> None:
-        """Samples are as the class promises; a NaN would else be blamed on a layer, a label on a kernel."""
-        where = f"{type(self).__name__}, {part}"
-        x, y = samples if isinstance(samples, tuple) and len(samples) == 2 else (samples, None)
-        if not isinstance(samples, Samples) or not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            found = f"Samples({_kind(x)}, {_kind(y)})" if isinstance(samples, Samples) else _kind(samples)
-            raise DataError(f"{where}: must be Samples(x, y) of two tensors, got {found}")
-        if x.is_complex():
-            raise DataError(f"{where}: x must hold real numbers, got {x.dtype}")
-        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-            raise DataError(f"{where}: x and y must be as long, got {tuple(x.shape)} and {tuple(y.shape)}")
-        if len(x) == 0:
-            raise DataError(f"{where}: holds no samples")
-        if x.shape[1:] != tuple(self.sample_shape):
-            raise DataError(
-                f"{where}: samples are of {tuple(x.shape[1:])}, but sample_shape is {tuple(self.sample_shape)}"
-            )
-        if y.dtype not in (torch.int64, torch.float32):
-            raise DataError(f"{where}: y must be int64 classes or float32 targets, got {y.dtype}")
-        shape = (self.num_outputs,) if y.is_floating_point() else ()
-        if y.shape[1:] != shape:
-            kind = "targets" if y.is_floating_point() else "classes"
-            raise DataError(f"{where}: y must be {kind} of {(len(y), *shape)}, got {tuple(y.shape)}")
-        for name, values in (("x", x), ("y", y)):
-            if values.is_floating_point():  # bytes, such as pictures', take no time here
-                _check_finite(values, name, where)
-        if y.is_floating_point():
-            return
-        if self.num_outputs < 2:
-            raise DataError(
-                f"{where}: y holds classes, but num_outputs is {self.num_outputs}; "
-                f"targets of a regression are float32 of {(len(y), self.num_outputs)}"
-            )
-        least, most = (int(label) for label in y.aminmax())
-        if least < 0 or most >= self.num_outputs:
-            first = int(((y < 0) | (y >= self.num_outputs)).nonzero()[0])
-            allowed = f"from 0 to {self.num_outputs - 1} (num_outputs={self.num_outputs})"
-            raise DataError(f"{where}: the label of sample {first} (from 0) is {int(y[first])}, must be {allowed}")
 
     def _fit_transform(self, x: Tensor) -> Normalize:
         if self.normalize == "fit":
@@ -326,7 +201,7 @@ class InMemoryData(LightningDataModule, Data, ABC):
             samples = samples.to(device)
         assert self.transform is not None, "setup() comes first"
         transform = self.transform.to(samples.x.device)
-        if seed is None and augment is None and samples.x.numel() <= TRANSFORMED:
+        if seed is None and augment is None and samples.x.numel() <= TRANSFORMED_ONCE:
             return Batches(Samples(transform(samples.x), samples.y), batch_size, None, None, rank, world_size)
         whole = transform if augment is None else lambda x: augment(transform(x))
         return Batches(samples, batch_size, seed, whole, rank, world_size)
@@ -393,7 +268,7 @@ class UndividedData(InMemoryData):
 
     def load(self) -> tuple[Samples, Samples]:
         samples = self.load_all()
-        self._check(samples, "load_all()")  # before splits give samples other numbers
+        check_samples(samples, self, "load_all()")  # before splits give samples other numbers
         if self.fold is not None:
             return hold_out_fold(samples, self.fold, self.num_folds, self.split_seed, self.stratify)
         num_test = _count("test_size", self.test_size, samples.y, self.stratify)
@@ -411,23 +286,6 @@ def _count(name: str, size: float, y: Tensor, stratify: bool) -> int:
     if size > 0 and count < least:
         raise ValueError(f"{name}={size} of {len(y):,} samples is {count}, but it takes {least}, or 0 for none")
     return count
-
-
-def _check_finite(values: Tensor, name: str, where: str) -> None:
-    """All are finite as float32, which is what they become."""
-    limit = torch.finfo(torch.float32).max
-    low, high = values.aminmax()  # NaN where there is one
-    if -limit <= float(low) and float(high) <= limit:
-        return
-    bad = ~(values.double().abs() <= limit)
-    first = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
-    value = float(values[first][bad[first]].flatten()[0])
-    raise DataError(f"{where}: {name} of sample {first} (from 0) holds {value:g}, no finite float32")
-
-
-def _kind(value: object) -> str:
-    dtype = getattr(value, "dtype", None)
-    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
 
 
 def _fits(samples: Samples, device: torch.device) -> bool:

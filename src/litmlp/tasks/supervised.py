@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from runwright.contracts import Prediction, Stage, Task
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from runwright.contracts import Mode, Prediction, Stage, Task
 
 from ..data.in_memory import Batches, InMemoryData, Samples
 from ..optim import Schedule, describe, parameter_groups
@@ -80,12 +81,19 @@ class SupervisedTask(LightningModule, Task):
                 raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated
         self._sizes: list[float | Tensor] = []  # what each of them is a mean of
-        self._is_new = False  # the last validation, to a plateau per epoch
+        self._has_new_validation = False  # that a plateau per epoch has not seen yet
 
     def metric_keys(self, stage: Stage) -> list[str]:
         if stage == "train":
             return ["train_loss"]
         return [f"{stage}_{name}" for name in self._score_names]
+
+    def mode_of(self, key: str) -> Mode | None:
+        if key.endswith("loss"):
+            return "min"
+        metric = dict(self.val_scores.items(keep_base=True, copy_state=False)).get(key.partition("_")[2])
+        more_is_better = getattr(metric, "higher_is_better", None)
+        return None if not isinstance(more_is_better, bool) else "max" if more_is_better else "min"
 
     @property
     def outputs_are(self) -> str:
@@ -167,10 +175,10 @@ class SupervisedTask(LightningModule, Task):
         if isinstance(plateau, ReduceLROnPlateau) and self.scheduler.interval == "epoch":
             value = self.trainer.callback_metrics.get(str(self.scheduler.monitor))
             is_due = (self.current_epoch + 1) % self.scheduler.frequency == 0
-            is_due &= self._is_new or not str(self.scheduler.monitor).startswith("val_")
+            is_due &= self._has_new_validation or not str(self.scheduler.monitor).startswith("val_")
             if is_due and value is not None and self.trainer.is_last_batch:  # not where max_steps ends an epoch early
                 plateau.step(value)
-                self._is_new = False
+                self._has_new_validation = False
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):
@@ -196,14 +204,14 @@ class SupervisedTask(LightningModule, Task):
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.val_scores.compute())
         self.val_scores.reset()
-        self._is_new = not self.trainer.sanity_checking
+        self._has_new_validation = not self.trainer.sanity_checking
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["validation_is_new"] = self._is_new
+        checkpoint["validation_is_new"] = self._has_new_validation
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            self._is_new = checkpoint.get("validation_is_new", False)
+            self._has_new_validation = checkpoint.get("validation_is_new", False)
 
     def test_step(self, batch: Samples, batch_idx: int) -> Tensor | None:
         return self._score(self.test_scores, batch)  # for callbacks that look at single samples

@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from runwright.config.errors import InputError, printable, sentence
+from runwright.config.errors import printable, sentence
 
 
 class Parser(ArgumentParser):
@@ -24,6 +25,11 @@ def complain(message: str) -> int:
     return 2
 
 
+def print_trace() -> None:
+    """The traceback of the exception that is being handled."""
+    print(printable(traceback.format_exc()), end="", file=sys.stderr)
+
+
 def end_with_pipe() -> NoReturn:
     """End quietly, as other programs do, where `| head` has read enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,14 +40,15 @@ def end_with_pipe() -> NoReturn:
 def complaining() -> Iterator[None]:
     """Around what a script does: bad input, or a file that cannot be had, is told in a line; the exit status is 2.
 
-    With HYDRA_FULL_ERROR=1 the traceback is shown instead.
+    With HYDRA_FULL_ERROR=1 the traceback is shown instead, as it is of any other error.
     """
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
         end_with_pipe()
-    except (InputError, OSError) as error:
+    except Exception as error:
         if (message := sentence(error)) is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
+            print_trace()
+            sys.exit(1 if message is None else 2)
         sys.exit(complain(message))

@@ -9,8 +9,26 @@ from dataclasses import dataclass
 from math import inf
 
 PARTS = ("data", "model", "task", "optimizer", "scheduler", "trainer")  # what every run is made of
+COLLECTIONS = ("callbacks", "logger")  # sections of parts by name, any number of them
+# Values beside the sections, all of which a run reads.
+VALUES = (
+    "name",
+    "seed",
+    "monitor",
+    "mode",
+    "on_nonfinite",
+    "print_config",
+    "report",
+    "test",
+    "resume",
+    "num_threads",
+    "step_loop",
+    "compile",
+    "init_from",
+)
 SETTINGS = ("data", "model", "task", "optimizer", "scheduler", "callbacks")  # sections that change a run's numbers
 GLOBAL_GROUPS = ("experiment", "sweep", "debug")  # groups whose files set the keys of others
+MACHINE = "local"  # the group of this machine's settings, whose file does the same
 ONE_FOR_ALL = ("trainer", "callbacks", "scheduler")  # sections where no number stands for a list of them
 
 # Choices of Hydra's plugins, which are there once an extra of pyproject.toml is installed.
@@ -28,6 +46,8 @@ class Key:
 
     kinds: tuple[str, ...] = ()
     """Kinds of value that it takes beside the one its YAML shows; where that is null, all kinds that it takes."""
+    has_no_others: bool = False
+    """Whether `kinds` are all that it takes beside null, in a file too."""
     least: float | None = None
     """Of a number; whole numbers only, where this is an int."""
     most: float = 2**31
@@ -47,22 +67,26 @@ class Key:
     """Whether the name of a run's directory tells it where it was typed."""
     in_differences: bool = True
     """Whether it is listed where it differs from the defaults."""
+    is_path: bool = False
+    """Whether it names a file or a folder, by whatever signs those have."""
     is_added: bool = False
     """Whether the run adds it: conf/ does not have it."""
 
 
 # `*` stands for one name.
 KEYS = {
-    "name": Key(in_run_names=False, in_differences=False),
+    "name": Key(in_run_names=False, in_differences=False, is_path=True),
+    "init_from": Key(is_path=True),
     "experiment": Key(in_run_names=False),
+    "mode": Key(kinds=("a string",), choices=("min", "max"), in_differences=False),
     "seed": Key(kinds=("null",), least=0, most=2**32 - 1, repeats="seeds"),
     "report": Key(kinds=("a string",), choices=("true", "false", "each"), may_change=True, in_run_names=False),
     "print_config": Key(choices=("changes", "full", "none"), may_change=True, in_run_names=False),
     "resume": Key(in_run_names=False, in_differences=False),
     "num_threads": Key(kinds=("a number",), may_change=True, in_differences=False),
     "step_loop": Key(choices=("direct", "lightning"), may_change=True),
-    "compile": Key(kinds=("a string",)),
-    "data.root": Key(may_change=True, in_run_names=False),
+    "compile": Key(kinds=("a string",), has_no_others=True),
+    "data.root": Key(may_change=True, in_run_names=False, is_path=True),
     "data.fold": Key(repeats="folds"),
     "data.seed": Key(follows="seed"),
     "data.normalize": Key(kinds=("a string", "a list")),
@@ -86,7 +110,7 @@ KEYS = {
     "logger.wandb.project": Key(follows="name"),
     "trainer.max_epochs": Key(least=-1, is_length=True, may_change=True, is_setting=True),
     "trainer.max_steps": Key(least=-1, most=2**62, is_length=True, may_change=True, is_setting=True),
-    "trainer.max_time": Key(kinds=("a string", "a mapping"), may_change=True),
+    "trainer.max_time": Key(kinds=("a string", "a mapping"), has_no_others=True, is_length=True, may_change=True),
     "trainer.precision": Key(kinds=("a number",), is_setting=True),
     "trainer.accumulate_grad_batches": Key(least=1, is_setting=True),
     "trainer.gradient_clip_val": Key(least=0.0, most=inf, is_setting=True),
@@ -104,10 +128,11 @@ KEYS = {
     "trainer.deterministic": Key(kinds=("a string",)),
     "trainer.detect_anomaly": Key(may_change=True),
     "trainer.enable_model_summary": Key(may_change=True),
-    "trainer.profiler": Key(kinds=("a string",), may_change=True),
+    "trainer.profiler": Key(kinds=("a string", "a mapping"), has_no_others=True, may_change=True),
 }
 
 LENGTHS = tuple(name for name, key in KEYS.items() if key.is_length)
+COUNTED_LENGTHS = tuple(name for name in LENGTHS if KEYS[name].least is not None)  # those that a schedule can span
 REPEATS = {name: key.repeats for name, key in KEYS.items() if key.repeats}
 
 _PATTERNS = {name: re.compile(re.escape(name).replace(r"\*", r"[^.]+")) for name in KEYS}

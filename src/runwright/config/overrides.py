@@ -4,11 +4,13 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -16,10 +18,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from runwright.config.composed import MISSING, NULL, SECTIONS, check_keys, left_open, meant, referred
 from runwright.config.errors import InputError, nearest
-from runwright.config.keys import EXTRAS, GLOBAL_GROUPS, ONE_FOR_ALL, key
+from runwright.config.keys import EXTRAS, ONE_FOR_ALL, VALUES, key
 from runwright.config.values import check_value
-from runwright.config.walk import as_typed
+from runwright.config.walk import as_typed, kind_of
 
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 LARGEST = 2**63  # beyond which torch and NumPy fail in the middle of a run
@@ -44,6 +47,8 @@ class Job:
     settings: list[Setting]
     chosen: DictConfig  # as composed of those settings that decide which YAML values there are
     others: list[Setting]
+    missing: dict[str, str]
+    """Keys whose values its files leave open, each with its file."""
 
     @property
     def overrides(self) -> list[str]:
@@ -54,6 +59,13 @@ class Job:
 
         `hydra.overrides` and what is made of it may lack some: this is to see whether the job can be built.
         """
+        given = {setting.key.lstrip("+~") for setting in self.settings}
+        for name, file in self.missing.items():
+            if not any(name == each or name.startswith(f"{each}.") for each in given):
+                raise InputError(f"{name}: {file} leaves its value open ({MISSING}); give one with {name}=VALUE")
+        return self._composed(config_name)
+
+    def _composed(self, config_name: str) -> DictConfig:
         if any(setting.key[0] in "+~" for setting in self.others):
             return compose_or_complain(config_name, self.overrides)
         cfg = copy.deepcopy(self.chosen)  # twenty times as fast as to compose another
@@ -79,6 +91,7 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
     parser = OverridesParser.create(config_loader=loader)
     try:
         parsed = parser.parse_overrides(overrides)
+        _check_lengths(parsed)
         if nameless := next((override.input_line for override in parsed if not override.key_or_group), None):
             raise OverrideParseException(nameless, "no key")
         choice = next((override for override in parsed if _is_group(loader, override)), None)
@@ -93,13 +106,13 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
         sweeper_params = OmegaConf.select(first, "hydra.sweeper.params") or {}
         typed = {override.get_key_element() for override in parsed}
         from_config = parser.parse_overrides([f"{k}={v}" for k, v in sweeper_params.items() if k not in typed])
+        _check_lengths(from_config)
         _check_groups(loader, from_config)
         is_sweep = multirun or str(OmegaConf.select(first, "hydra.mode")) == "RunMode.MULTIRUN"
     except NOT_COMPOSED as error:
         raise InputError(_hydra_sentence(error)) from error
-    for group in GLOBAL_GROUPS:
-        if group in first:
-            raise InputError(f"{group}: its file must hold keys and values, after the line `# @package _global_`")
+    own = _own_keys(loader, config_name) | referred(" ".join(overrides))
+    check_keys(first, own)
     several = next((override for override in parsed if override.is_sweep_override()), None)
     if several is not None and not is_sweep:
         name, values = several.get_key_element(), several.input_line.partition("=")[2] if several.input_line else ""
@@ -108,6 +121,7 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
     options = [list(_settings(override)) for override in [*from_config, *parsed]]
     shaping = {o.get_key_element() for o in [*from_config, *parsed] if _shapes_reference(loader, o)}
     references = {tuple(kept): first}
+    missing = {tuple(kept): left_open(loader, config_name, kept, first)}
     combinations = [[alternatives[0] for alternatives in options]]
     for i, alternatives in enumerate(options):
         combinations += [[*combinations[0][:i], other, *combinations[0][i + 1 :]] for other in alternatives[1:]]
@@ -116,11 +130,16 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
         chosen = tuple(str(setting) for setting in settings if setting.key in shaping)
         if chosen not in references:
             references[chosen] = compose_or_complain(config_name, list(chosen))
+            check_keys(references[chosen], own)
+            missing[chosen] = left_open(loader, config_name, list(chosen), references[chosen])
         others = [setting for setting in settings if setting.key not in shaping]
+        known = {*VALUES, *SECTIONS, *own}
         for setting in others:
-            if setting.key[0] not in "+~":
-                _check_value(references[chosen], setting)
-        jobs.append(Job(settings, references[chosen], others))
+            if setting.key[0] == "~":
+                _check_deletion(setting)
+            else:
+                _check_value(references[chosen], setting, known)
+        jobs.append(Job(settings, references[chosen], others, missing[chosen]))
     return jobs, is_sweep
 
 
@@ -130,6 +149,16 @@ def compose_or_complain(config_name: str, overrides: list[str]) -> DictConfig:
         return compose(config_name, overrides, return_hydra_config=True)
     except NOT_COMPOSED as error:
         raise InputError(_hydra_sentence(error)) from error
+
+
+def _own_keys(loader: ConfigLoader, config_name: str) -> set[str]:
+    """What the main configuration holds beside its groups: of a recorded run, what that run had."""
+    if config_name == "from":
+        recorded: Any = ConfigStore.instance().load("recorded.yaml").node
+        return set(recorded)
+    folders = [Path(source.path) for source in loader.get_sources() if source.provider == "main"]
+    files = [folder / f"{name}.yaml" for folder in folders for name in ("train", config_name)]
+    return {key for file in files if file.is_file() for key in yaml.safe_load(file.read_text(encoding="utf-8")) or {}}
 
 
 def _is_group(loader: ConfigLoader, override: Override) -> bool:
@@ -159,6 +188,12 @@ def _settings(override: Override) -> Iterator[Setting]:
         yield Setting(name, text, single)
 
 
+def _check_lengths(overrides: list[Override]) -> None:
+    for override in overrides:
+        if override.is_discrete_sweep() and next(override.sweep_string_iterator(), None) is None:
+            raise InputError(f"{override.input_line}: there is no value in it")
+
+
 def _check_groups(loader: ConfigLoader, overrides: list[Override]) -> None:
     for override in overrides:
         if not _is_group(loader, override) or override.is_delete():
@@ -178,19 +213,34 @@ def _check_groups(loader: ConfigLoader, overrides: list[Override]) -> None:
                     )
 
 
-def _check_value(cfg: DictConfig, setting: Setting) -> None:
-    parent = ""
+def _check_deletion(setting: Setting) -> None:
+    name = setting.key.removeprefix("~")
+    if name in VALUES:
+        raise InputError(f"{setting}: a run reads {name}; give it another value instead")
+
+
+def _check_value(cfg: DictConfig, setting: Setting, known: set[str]) -> None:
+    """Check a value against the one it replaces, or whether something reads a key that is added.
+
+    Args:
+        cfg: with the values that are replaced.
+        setting: to be checked.
+        known: what may be added beside the sections.
+    """
+    name, parent = setting.key.lstrip("+"), ""
+    is_added = name != setting.key
+    if setting.text == NULL:
+        raise InputError(f"{setting}: None is a word here; write {setting.key}=null")
     old: Any = cfg
-    for name in setting.key.split("."):
+    for part in name.split("."):
         if not isinstance(old, DictConfig):
             return  # inside a list or a value: Hydra's to judge
-        if name not in old:
-            known = [str(key) for key in old if not str(key).startswith("_") and key != "hydra"]
-            raise InputError(
-                f"{setting}: there is no key {setting.key}{nearest(name, known) or f'; +{setting} would add it'}\n"
-                f"{f'keys of {parent}' if parent else 'groups and keys'}: {', '.join(known)}"
-            )
-        parent = f"{parent}.{name}" if parent else name
+        if part not in old:
+            if is_added and (parent or part in known or part in referred(str(cfg))):
+                return  # for the constructor to judge
+            raise InputError(_no_such_key(old, setting, parent, part, cfg))
+        is_missing = OmegaConf.is_missing(old, part)
+        parent = f"{parent}.{part}" if parent else part
         try:
             old = OmegaConf.select(cfg, parent)
         except OmegaConfBaseException:  # an interpolation that only a running job resolves, to a string
@@ -201,17 +251,28 @@ def _check_value(cfg: DictConfig, setting: Setting) -> None:
         raise InputError(f"{setting}: not a finite number")
     if isinstance(setting.value, int | float) and abs(setting.value) >= LARGEST:
         raise InputError(f"{setting}: too large a number")
-    if not _takes(setting.key, old, setting.value):
+    if not is_missing and not _takes(name, old, setting.value):
         hint = f"; write {setting.key}=[{setting.text}]" if isinstance(old, list) else ""
-        kinds = " or ".join(key(setting.key).kinds) if old is None else _kind(old)
-        raise InputError(f"{setting}: this takes {kinds} (now {as_typed(old)}), not {_kind(setting.value)}{hint}")
+        kinds = " or ".join(key(name).kinds) if old is None else kind_of(old)
+        raise InputError(f"{setting}: this takes {kinds} (now {as_typed(old)}), not {kind_of(setting.value)}{hint}")
     if not (isinstance(setting.value, str) and "${" in setting.value):
-        check_value(setting.key, setting.value)
+        check_value(name, setting.value)
+
+
+def _no_such_key(section: DictConfig, setting: Setting, parent: str, part: str, cfg: DictConfig) -> str:
+    name = setting.key.lstrip("+")
+    known = [str(each) for each in section if not str(each).startswith("_") and each != "hydra"]
+    hint = nearest(part, known) or meant(name.rpartition(".")[2], cfg)
+    target = section.get("_target_") if parent else None
+    if not hint and isinstance(target, str):
+        hint = f"; if {target} takes one, +{name}={setting.text} adds it"
+    listed = f"keys of {parent}" if parent else "groups and keys"
+    return f"{setting}: there is no key {name}{hint}\n{listed}: {', '.join(known)}"
 
 
 def _takes(name: str, old: Any, new: Any) -> bool:
     """Whether a value may take another's place: the same kind, or one that constructors commonly take beside it."""
-    if _kind(new) in key(name).kinds:
+    if kind_of(new) in key(name).kinds:
         return True
     if old is None:
         return new is None or not key(name).kinds
@@ -219,19 +280,11 @@ def _takes(name: str, old: Any, new: Any) -> bool:
         return isinstance(old, list | str)
     if isinstance(new, str) and new.startswith("${"):
         return True
-    if _kind(old) == "a number" and isinstance(new, list):  # one for each in place of one for all
-        return not name.startswith(ONE_FOR_ALL) and all(_kind(element) == "a number" for element in new)
-    if isinstance(old, list) and _kind(new) == "a number":  # the reverse, but not for a list of sizes
+    if kind_of(old) == "a number" and isinstance(new, list):  # one for each in place of one for all
+        return not name.startswith(ONE_FOR_ALL) and all(kind_of(element) == "a number" for element in new)
+    if isinstance(old, list) and kind_of(new) == "a number":  # the reverse, but not for a list of sizes
         return any(isinstance(element, float) for element in old)
-    return _kind(old) == _kind(new)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "a number"
-    return {str: "a string", list: "a list", dict: "a mapping", type(None): "null"}.get(type(value), "a value")
+    return kind_of(old) == kind_of(new)
 
 
 def _hydra_sentence(error: Exception) -> str:

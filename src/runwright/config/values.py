@@ -5,9 +5,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runwright.config.errors import InputError
-from runwright.config.keys import KEYS, LENGTHS, PARTS, key
-from runwright.config.walk import as_typed
+from runwright.config.composed import meant
+from runwright.config.errors import InputError, nearest
+from runwright.config.keys import COLLECTIONS, COUNTED_LENGTHS, KEYS, PARTS, key
+from runwright.config.walk import as_typed, kind_of
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -15,6 +16,15 @@ def check_values(cfg: DictConfig) -> None:
     for part in PARTS:
         if not OmegaConf.is_dict(cfg.get(part)):
             raise InputError(f"{part}: a run needs one, and this configuration has {as_typed(cfg.get(part))}")
+        _check_class(cfg, part)
+    for section in COLLECTIONS:
+        parts = cfg.get(section)
+        if parts is None:
+            continue
+        if not OmegaConf.is_dict(parts):
+            raise InputError(f"{section}={as_typed(parts)}: this takes parts by name, each with its class (_target_)")
+        for name in parts:
+            _check_class(cfg, f"{section}.{name}")
     if cfg.get("compile") and OmegaConf.select(cfg, "logger.tensorboard.log_graph"):
         raise InputError(
             f"logger.tensorboard.log_graph=true: no graph can be made of a compiled model (compile={cfg.compile}); "
@@ -22,9 +32,20 @@ def check_values(cfg: DictConfig) -> None:
         )
     for name in KEYS:
         if name != "name" and "*" not in name:
-            check_value(name, OmegaConf.select(cfg, name))
+            value = OmegaConf.select(cfg, name)
+            check_value(name, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
     if not OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a running job resolves
         check_value("name", cfg.get("name"))
+
+
+def _check_class(cfg: DictConfig, part: str) -> None:
+    section, (parent, _, name) = OmegaConf.select(cfg, part), part.rpartition(".")
+    if not OmegaConf.is_dict(section) or not isinstance(section.get("_target_"), str):
+        others = [str(each) for each in cfg[parent] if each != name] if parent else []
+        fix = f"; ~{part} leaves it out" if parent and section is None else nearest(name, others)
+        fix = fix or meant(name, cfg, but=part)
+        value = "" if OmegaConf.is_config(section) else f"={as_typed(section)}"
+        raise InputError(f"{part}{value}: names no class (_target_){fix}")
 
 
 def check_value(name: str, value: Any) -> None:
@@ -36,15 +57,17 @@ def check_value(name: str, value: Any) -> None:
     row = key(name)
     if name == "name" and (not isinstance(value, str) or not value or leads_outside(value)):
         raise InputError(f"name={as_typed(value)}: must name a folder under runs/ and sweeps/")
-    if name in LENGTHS and value == 0:
+    if name in COUNTED_LENGTHS and value == 0:
         raise InputError(f"{name}=0: trains nothing; must be at least 1, or -1 for no end")
     if row.choices and value is not None and as_typed(value) not in row.choices:
         raise InputError(f"{name}={as_typed(value)}: must be {', '.join(row.choices[:-1])} or {row.choices[-1]}")
+    if row.has_no_others and value is not None and kind_of(value) not in row.kinds:
+        raise InputError(f"{name}={as_typed(value)}: this takes {' or '.join(row.kinds)}, not {kind_of(value)}")
     if row.least is None or value is None:
         return
     is_whole = isinstance(row.least, int)
     if not isinstance(value, int if is_whole else int | float) or not row.least <= value <= row.most:
-        most = f" and at most {row.most:g}" if row.most < 2**31 else ""
+        most = f" and at most {row.most}" if row.most < 2**31 or (value > row.least and value > row.most) else ""
         raise InputError(
             f"{name}={as_typed(value)}: must be a {'whole ' if is_whole else ''}number of at least {row.least:g}{most}"
         )

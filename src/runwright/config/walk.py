@@ -1,8 +1,10 @@
 """Every value of a configuration by its dotted key, and values written as on the command line."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,3 +33,17 @@ def as_typed(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(as_typed(element) for element in value)}]"
     return str(value)
+
+
+def quoted(text: str) -> str:
+    """In quotes, so that Hydra's grammar takes it for this text whatever signs it holds; `${` refers to nothing."""
+    return QuotedString(re.sub(r"(\\*)\$\{", r"\1\1\\${", text), Quote.single).with_quotes()
+
+
+def kind_of(value: Any) -> str:
+    """What a plain value is, in words."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    return {str: "a string", list: "a list", dict: "a mapping", type(None): "null"}.get(type(value), "a value")

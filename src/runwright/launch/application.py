@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +18,25 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from runwright import report
-from runwright.config.arguments import complain, end_with_pipe
+from runwright.config.arguments import complain, end_with_pipe, print_trace
 from runwright.config.blame import error_context
-from runwright.config.errors import sentence
-from runwright.config.keys import key
+from runwright.config.errors import InputError, OccupiedError, printable, sentence
+from runwright.config.keys import KEYS, key
 from runwright.config.overrides import Job, check_overrides
-from runwright.config.walk import leaves_of
+from runwright.config.walk import leaves_of, quoted
 from runwright.launch.command import Command, parse
 from runwright.launch.job import num_processes
-from runwright.launch.rendezvous import follow
+from runwright.launch.rendezvous import train_other_rank
 from runwright.launch.sharing import check_launcher, remove_slots
-from runwright.rundir.create import Created
-from runwright.rundir.files import CONFIG, ERROR, LOG, SWEEP
-from runwright.rundir.trust import check_objects
+from runwright.rundir.create import Created, check_free
+from runwright.rundir.files import CONFIG, ERROR, LOG, MULTIRUN, SUMMARY, SWEEP
+from runwright.rundir.trust import check_links, check_objects
 from runwright.signals import Interrupted
 from runwright.sweeps.leaderboard import compare, find_runs
-from runwright.sweeps.names import record_command, run_name
+from runwright.sweeps.names import is_sweep, record_command, run_name
 from runwright.sweeps.table import show, write_summary
 
 
@@ -52,6 +52,8 @@ class Plan:
     with_report: bool = False
     command: dict[str, object] | None = None
     """Of a sweep, to be recorded."""
+    may_be_there: bool = False
+    """Whether the sweep may go on in a directory that holds one: it resumes it, or is a search, which adds to it."""
 
 
 def run(main: Callable[[], Any], conf: str) -> None:
@@ -67,7 +69,7 @@ def run(main: Callable[[], Any], conf: str) -> None:
     # Under `uv run`, Ray would give its workers a copy of the project, and the runs would be written there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
-        if follow(sys.argv):
+        if train_other_rank(sys.argv):
             return
         plan = make_plan(sys.argv[1:], Path(conf))
         sys.argv[1:] = plan.arguments
@@ -87,7 +89,7 @@ def run(main: Callable[[], Any], conf: str) -> None:
         message = sentence(error)
         is_debugged = not {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}.isdisjoint(sys.argv)
         if message is None or is_debugged or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exc()
+            print_trace()
             sys.exit(1 if message is None else 2)
         sys.exit(complain(message))
 
@@ -103,33 +105,67 @@ def make_plan(arguments: Sequence[str], conf: Path) -> Plan:
         return Plan([*command.flags, *command.overrides], None)
     if command.recorded is not None:
         _, values = command.recorded
-        values = _linked(values) if command.repeats else values
+        values = _linked(values, command.overrides) if command.repeats else values
         ConfigStore.instance().store("recorded", OmegaConf.to_container(values))
     folder = conf if command.config_path is None else Path(sys.argv[0]).resolve().parent / command.config_path
-    search = [] if command.config_dir is None else [f"hydra.searchpath=['{Path(command.config_dir).resolve()}']"]
+    extra = None if command.config_dir is None else str(Path(command.config_dir).resolve())
+    search = [] if extra is None else [f"hydra.searchpath=[{quoted(extra)}]"]
     with initialize_config_dir(str(folder), version_base="1.3"):
         overrides = [*search, *command.overrides]
         jobs, is_sweep = check_overrides(command.config_name, overrides, command.is_multirun)
         if command.shows_config:
+            if "--resolve" in command.flags:
+                _check_references(jobs[0].compose(command.config_name))
             return Plan([*command.flags, *command.overrides], None)
         if command.recorded is not None:
             check_objects(*command.recorded, conf, to_train=True)  # imports torch, like all that comes after
         cfg = jobs[0].compose(command.config_name)
-        if is_sweep:
-            _check_jobs(jobs, command)
+        goals = _check_jobs(jobs, command) if is_sweep else set()
         HydraConfig.instance().set_config(cfg)  # to which the name of the directory refers
-        place = cfg.hydra.sweep.dir if is_sweep else cfg.hydra.run.dir
-    if not is_sweep and not any(each.startswith("hydra.run.dir=") for each in command.overrides):
+        try:
+            place = cfg.hydra.sweep.dir if is_sweep else cfg.hydra.run.dir
+        except OmegaConfBaseException as error:  # what it refers to is not there
+            raise InputError(sentence(error)) from error
+    if not is_sweep and not any(each.lstrip("+").startswith("hydra.run.dir=") for each in command.overrides):
         place = f"{place}-{run_name(command.overrides)}".rstrip("-")
-    where = f"hydra.{'sweep' if is_sweep else 'run'}.dir='{place}'"
-    plain = [*command.flags, *command.overrides, where]
-    return Plan(plain, Path(place), is_sweep, bool(cfg.get("report")), command.typed)
+    where = f"hydra.{'sweep' if is_sweep else 'run'}.dir"
+    if "${" in str(Path(place).absolute()):
+        raise InputError(f"{where}={place}: Hydra takes ${{ for the begin of a reference; choose another directory")
+    resumes = "resume=auto" in command.overrides
+    if resumes and any((Path(place) / name).exists() for name in (CONFIG, SWEEP)):
+        check_links(Path(place))
+    plain = [*command.flags, *command.overrides, f"{where}={quoted(place)}"]
+    if is_sweep and "mode" in cfg.hydra.sweeper:  # a search, which needs to know it before its jobs do
+        if len(goals) > 1:
+            monitors = ",".join(sorted(monitor for monitor, _ in goals))
+            raise InputError(f"monitor={monitors}: a search goes by one metric alone")
+        plain += [f"hydra.sweeper.mode={mode}" for _, mode in goals]
+    may_be_there = resumes or cfg.hydra.sweeper._target_.endswith(".OptunaSweeper")
+    return Plan(plain, Path(place), is_sweep, bool(cfg.get("report")), command.typed, may_be_there)
 
 
-def _check_jobs(jobs: Sequence[Job], command: Command) -> None:
-    """Build what some jobs of a sweep are made of; between them they hold each value at least once."""
+def _check_references(cfg: DictConfig) -> None:
+    """Each value refers to something that is there before a run, so that Hydra can show it."""
+    HydraConfig.instance().set_config(cfg)
+    try:
+        OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"]), resolve=True)
+    except InterpolationKeyError as error:
+        added = [name for name, row in KEYS.items() if row.is_added]
+        raise InputError(
+            f"--resolve: {error.full_key}: {str(error).splitlines()[0]}; a run adds {' and '.join(added)}, "
+            "and its config.yaml has all values. Leave out --resolve, or give them with +KEY=VALUE"
+        ) from error
+
+
+def _check_jobs(jobs: Sequence[Job], command: Command) -> set[tuple[str, str]]:
+    """Build what some jobs of a sweep are made of; between them they hold each value at least once.
+
+    Returns:
+        The monitored metrics, each with its mode.
+    """
     from runwright.training.build import construct  # imports torch, which a sweep needs anyway
 
+    goals = set()
     for i, job in enumerate(jobs):
         cfg = job.compose(command.config_name)
         HydraConfig.instance().set_config(cfg)  # to which values refer
@@ -141,15 +177,27 @@ def _check_jobs(jobs: Sequence[Job], command: Command) -> None:
             check_launcher(cfg.hydra.launcher)
         num_processes(cfg)
         construct(cfg, Path(), job.overrides)
+        goals.add((cfg.monitor, cfg.mode))
+    return goals
 
 
-def _linked(recorded: DictConfig) -> DictConfig:
-    """A recorded configuration in which what follows another value in conf/, and has that value, follows it again."""
+def _linked(recorded: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """A recorded configuration in which what follows another value in conf/, and has that value, follows it again.
+
+    A mode belongs to its monitor: it follows only beside one that does, and is open again beside one that is changed.
+    """
     linked = recorded.copy()
-    for name, value in [leaf for section in recorded for leaf in leaves_of(recorded, str(section))]:
-        source = key(name).follows
+    leaves = dict(leaf for section in recorded for leaf in leaves_of(recorded, str(section)))
+    for name, value in leaves.items():
+        source, monitor = key(name).follows, f"{name.removesuffix('mode')}monitor"
+        if source == "mode" and leaves.get(monitor) != recorded.get("monitor"):
+            continue
         if source and source in recorded and value == recorded[source]:
             OmegaConf.update(linked, name, f"${{{source}}}")
+    for changed in (override.partition("=")[0].lstrip("+") for override in overrides):
+        mode = f"{changed.removesuffix('monitor')}mode"
+        if changed.endswith("monitor") and mode in leaves:
+            OmegaConf.update(linked, mode, None)
     return linked
 
 
@@ -164,9 +212,14 @@ def _run(main: Callable[[], Any], directory: Path) -> None:
 
 def _sweep(main: Callable[[], Any], plan: Plan) -> None:
     assert plan.directory is not None
-    created = Created(plan.directory)
     assert plan.command is not None
-    record_command(plan.directory, plan.command)
+    try:
+        check_free(plan.directory, "hydra.sweep.dir")
+    except OccupiedError:
+        if not (plan.may_be_there and is_sweep(plan.directory)):
+            raise
+    created = Created(plan.directory)
+    record_command(plan.directory, plan.command, is_new=not plan.may_be_there)
     status: Any = 0
     try:
         main()
@@ -180,25 +233,28 @@ def _sweep(main: Callable[[], Any], plan: Plan) -> None:
     if runs:
         _print_leaderboard(plan.directory, runs, plan.with_report)
     else:
-        created.remove([SWEEP, "multirun.yaml"])
+        created.remove([SWEEP, MULTIRUN])
     sys.exit(status)
 
 
 def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> None:
     """How the jobs compare, and which failed."""
     rows = compare(runs)
-    write_summary(sweep, rows)
+    try:
+        write_summary(sweep, rows)
+    except OSError as error:  # of a full disk; the runs are there, and compare.py can show them again
+        print(printable(f"{sweep / SUMMARY}: {error.strerror}: this table is not in it"), file=sys.stderr)
     print()
     show(rows)
-    print(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}")
+    print(printable(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}"))
     if with_report:
-        print(report.report_line(sweep))
+        print(printable(report.report_line(sweep)))
     failed = {run: note for row in rows for run, note in row.notes.items() if note.startswith("failed: ")}
     if failed:
         where = f"the traceback of each is in its {ERROR}"
         print(f"{len(failed)} of {len(runs)} jobs failed; {where}:", file=sys.stderr)
     for run, note in failed.items():
-        print(f"  {run}: {note.removeprefix('failed: ')}", file=sys.stderr)
+        print(printable(f"  {run}: {note.removeprefix('failed: ')}"), file=sys.stderr)
 
 
 class DropConfigs(Callback):

@@ -1,19 +1,25 @@
 """A command line as it was typed, and as Hydra is to get it."""
 
+import os
 import re
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from runwright.config.errors import InputError
+from runwright.config.keys import KEYS
+from runwright.config.walk import quoted
 from runwright.rundir.files import CONFIG
 from runwright.rundir.trust import check_links, read_config
 from runwright.sweeps.names import is_sweep, read_command
 
 FLAGS_WITH_VALUE = ("--config-name -cn", "--config-path -cp", "--config-dir -cd", "--cfg -c", "--package -p")
+PATHS = (*(name for name, row in KEYS.items() if row.is_path), "hydra.run.dir", "hydra.sweep.dir")
 FLAGS = ("--multirun -m", "--run -r", "--resolve", "--help -h", "--hydra-help", "--version")
 
 
@@ -60,8 +66,14 @@ def parse(arguments: Sequence[str], conf: Path) -> Command:
     args, unknown = parser.parse_known_intermixed_args(list(arguments))
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such flag; --hydra-help lists them")
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise InputError(f"--config-dir {args.config_dir}: there is no such directory")
+    if args.multirun and (args.cfg or args.info):
+        raise InputError("--multirun: --cfg and --info show one job; leave out --multirun")
     flags = [each for each in arguments if each not in args.overrides]
     sources, overrides = _sources([_quoted(each) for each in args.overrides])
+    if len(sources) > 1:
+        raise InputError(f"{' '.join(sources)}: a run starts from one directory; leave out all but one")
     if sources and (args.config_name or args.config_path or args.config_dir):
         raise InputError(f"{sources[-1]}: cannot be combined with --config-name, --config-path or --config-dir")
     is_multirun, config_name = args.multirun, args.config_name
@@ -71,11 +83,12 @@ def parse(arguments: Sequence[str], conf: Path) -> Command:
             raise InputError(
                 f"{changed[0]}: a sweep is resumed with the values that it has; start another with this one"
             )
+        _check_place(sources[-1], args.overrides, "hydra.sweep.dir")
         check_links(sweep_dir)
         config_name, given = read_command(sweep_dir)
         is_multirun = True
         flags += ["--multirun", *([f"--config-name={config_name}"] if config_name else [])]
-        sources, overrides = _sources([*given, *overrides, f"hydra.sweep.dir='{sweep_dir}'", "resume=auto"])
+        sources, overrides = _sources([*given, *overrides, f"hydra.sweep.dir={quoted(str(sweep_dir))}", "resume=auto"])
     if sources and not (_directory(sources[-1]) / CONFIG).is_file():
         raise InputError(f"{sources[-1]}: no run directory, it holds no {CONFIG}")
     places = [f"{source.partition('=')[0]}={_directory(source)}" for source in sources]
@@ -87,8 +100,11 @@ def parse(arguments: Sequence[str], conf: Path) -> Command:
         config_name = "from"
         flags.append("--config-name=from")
         if not repeats:
+            if is_multirun:
+                raise InputError(f"{sources[-1]}: resumes one run, and --multirun starts several; leave one out")
+            _check_place(sources[-1], overrides, "hydra.run.dir")
             check_links(directory)
-            overrides = [f"hydra.run.dir='{directory}'", "resume=auto", *overrides]
+            overrides = [f"hydra.run.dir={quoted(str(directory))}", "resume=auto", *overrides]
     elif "resume=auto" in overrides and not any(
         each.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for each in overrides
     ):
@@ -116,11 +132,39 @@ def _sources(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return [each for each in overrides if is_source(each)], [each for each in overrides if not is_source(each)]
 
 
+def _check_place(source: str, overrides: Sequence[str], key: str) -> None:
+    """What is resumed stays where it is."""
+    other = next((each for each in overrides if each.lstrip("+").startswith(f"{key}=")), None)
+    if other is not None:
+        raise InputError(f"{other}: {source} goes on in its own directory; leave out one of the two")
+
+
 def _quoted(override: str) -> str:
-    """A directory to start from in quotes, for Hydra's grammar does not take the `=` that names of runs have."""
-    key, _, value = override.partition("=")
-    return f"{key}='{value}'" if key == "init_from" and Path(value).is_dir() else override
+    """A path as Hydra's grammar takes it, where that would refuse it or read something else into it.
+
+    Raises:
+        InputError: it holds `${`, which the recorded configuration would take for a reference.
+    """
+    name, _, value = override.partition("=")
+    if name.lstrip("+") not in PATHS or not value or value[0] in "'\"":  # or it has been quoted
+        return override
+    is_there = name != "name" and Path(value).exists()
+    path = value if is_there or name == "name" else os.path.expanduser(value)
+    if path == value and not is_there and _is_read(override):
+        return override
+    if "${" in path:
+        raise InputError(f"{override}: a configuration takes ${{ for the begin of a reference; rename the directory")
+    return f"{name}={quoted(path)}"
+
+
+def _is_read(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def _directory(source: str) -> Path:
-    return Path(source.partition("=")[2]).expanduser().resolve()
+    path = source.partition("=")[2]
+    return Path(path if Path(path).exists() else os.path.expanduser(path)).resolve()

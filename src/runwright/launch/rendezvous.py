@@ -32,13 +32,13 @@ JOB = "runwright/job"  # key of the configuration in the store
 PORT = "runwright/port"  # key of the store's port in torchrun's
 
 
-def follow(arguments: Sequence[str]) -> bool:
+def train_other_rank(arguments: Sequence[str]) -> bool:
     """In a process that torchrun or srun started beside rank 0, do this process's part of rank 0's run.
 
     Returns:
         Whether this is such a process. Rank 0 is not: it goes through Hydra, which makes the run directory.
     """
-    if not started_by_others():
+    if not is_one_of_several():
         return False
     if {"-m", "--multirun"} & set(arguments):
         raise InputError(
@@ -47,12 +47,21 @@ def follow(arguments: Sequence[str]) -> bool:
         )
     if os.environ["RANK"] == "0":
         return False
-    train_as_told(meet())
+    train_as_rank(meet())
     return True
 
 
-def started_by_others() -> bool:
-    """Whether torchrun or srun started this process as one of several; if srun, say so in torchrun's variables."""
+def is_one_of_several() -> bool:
+    """Whether torchrun or srun started this process as one of several; srun's variables become torchrun's first."""
+    _translate_slurm_variables()
+    if "TORCHELASTIC_RUN_ID" not in os.environ or _number("WORLD_SIZE", 1) == 1:
+        return False
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        _number(name)
+    return True
+
+
+def _translate_slurm_variables() -> None:
     env = os.environ
     if _number("SLURM_STEP_NUM_TASKS", 1) > 1 and "RANK" not in env:
         first_host = subprocess.run(
@@ -69,11 +78,6 @@ def started_by_others() -> bool:
             "LOCAL_WORLD_SIZE": str(int(env["SLURM_STEP_NUM_TASKS"]) // num_nodes),
             "TORCHELASTIC_RUN_ID": env["SLURM_JOB_ID"],
         }
-    if "TORCHELASTIC_RUN_ID" not in env or _number("WORLD_SIZE", 1) == 1:
-        return False
-    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
-        _number(name)
-    return True
 
 
 def _number(variable: str, default: int | None = None) -> int:
@@ -135,7 +139,7 @@ def as_text(cfg: DictConfig) -> str:
     return json.dumps({"cfg": OmegaConf.to_container(resolved), "hydra": hydra})
 
 
-def train_as_told(store: "Store") -> float | None:
+def train_as_rank(store: "Store") -> float | None:
     """Train as rank 0's configuration says, with Hydra's state as it would be in a job of Hydra's."""
     job = json.loads(store.get(JOB))
     cfg = OmegaConf.create(job["cfg"])

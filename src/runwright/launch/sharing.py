@@ -14,8 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from runwright.config.errors import InputError
-
-SLOT = ".slot-{}"  # a file in the sweep's directory, locked by the process that has this number
+from runwright.rundir.files import SLOT
 
 
 def check_launcher(launcher: DictConfig) -> None:
@@ -66,9 +65,10 @@ def take_slot(sweep_dir: Path) -> tuple[int, FileLock]:
 
 
 def remove_slots(sweep_dir: Path) -> None:
-    """After the sweep."""
+    """After the sweep: those that no process of another one in the same directory holds."""
     for file in sweep_dir.glob(SLOT.format("*")):
-        file.unlink()
+        with suppress(Timeout), FileLock(file, blocking=False):
+            file.unlink(missing_ok=True)
 
 
 def _end_with(parent: int) -> None:

@@ -37,7 +37,7 @@ class WorkerError(Exception):
 def supervise(text: str, num_processes: int) -> float | None:
     """Start the processes, wait for them, and end them all when one fails or this process does."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = int(os.environ.get("OMP_NUM_THREADS", cores)) // num_processes
+    threads = _threads(os.environ.get("OMP_NUM_THREADS", ""), cores) // num_processes
     with TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
         outcomes = [Path(folder) / f"{rank}.json" for rank in range(num_processes)]
         workers: list[subprocess.Popen[str]] = []
@@ -74,6 +74,12 @@ def supervise(text: str, num_processes: int) -> float | None:
         if received and not all(file.exists() for file in outcomes):
             raise Interrupted(received[0])
         return _result(workers, outcomes, failed)
+
+
+def _threads(setting: str, cores: int) -> int:
+    """What OMP_NUM_THREADS says of the outermost level (`4,2` nests two), or one for each core."""
+    outermost = setting.partition(",")[0].strip()
+    return int(outermost) if outermost.isdecimal() and int(outermost) else cores
 
 
 def _tell(worker: "subprocess.Popen[str]", text: str) -> None:

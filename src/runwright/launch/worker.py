@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from runwright.config.errors import sentence
-from runwright.launch.rendezvous import JOB, meet, train_as_told
+from runwright.launch.rendezvous import JOB, meet, train_as_rank
 from runwright.rundir.durable import write
 from runwright.signals import Interrupted
 
@@ -40,7 +40,7 @@ def work(outcome_file: Path, listener: int) -> int:
         store = meet(listener)
         if text is not None:
             store.set(JOB, text)
-        outcome.best = train_as_told(store)
+        outcome.best = train_as_rank(store)
     except Interrupted as end:
         return 128 + end.number
     except Exception as error:

@@ -11,6 +11,7 @@ from rich import get_console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from runwright.config.errors import printable
 from runwright.contracts import Data
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Progress(ProgressBar):
         self._bar = Bar(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(BAR_WIDTH),
-            TextColumn("{task.fields[metrics]}"),
+            TextColumn("{task.fields[metrics]}", markup=False),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=console,
@@ -87,7 +88,7 @@ class Progress(ProgressBar):
 
     def _say_epoch(self, trainer: Trainer) -> None:
         known = sorted(trainer.callback_metrics.items())
-        metrics = {key: f"{float(value):.4f}" for key, value in known if "/" not in key}
+        metrics = {printable(key): f"{float(value):.4f}" for key, value in known if "/" not in key}
         if self._bar is not None:
             self._metrics, loss = metrics, metrics.pop("train_loss", None)
             self._loss = f"loss {loss}" if loss else self._loss

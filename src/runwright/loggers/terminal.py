@@ -94,8 +94,8 @@ def print_summary(metrics: Mapping[str, Any], duration: str, last_validated: int
             lines += [title, *(f"  {key:<14}{value:.4f}" for key, value in scores.items())]
             table.add_row(Text(title, style="bold"))
             for key, value in scores.items():
-                table.add_row(f"  {key}", Text(f"{value:.4f}", style="cyan"))
-    shown = Group(Text(head), table, *map(Text, places))
+                table.add_row(Text(f"  {printable(key)}"), Text(f"{value:.4f}", style="cyan"))
+    shown = Group(Text(printable(head)), table, *(Text(printable(place)) for place in places))
     log.info("\n".join([*lines, *places]), extra={"shown": shown})
 
 

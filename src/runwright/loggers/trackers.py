@@ -18,6 +18,11 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from runwright.rundir.durable import write
+from runwright.rundir.files import MLFLOW_ID, WANDB_ID
+from runwright.rundir.read import read_inside
+
+LONGEST_ID = 32  # characters
 MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")  # that W&B knows
 
 
@@ -33,7 +38,7 @@ class MLflow(MLFlowLogger):
         _require("mlflow")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        self._file = save_dir / "mlflow.id"
+        self._file = save_dir / MLFLOW_ID
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd() / 'mlflow.db'}")
         database = Path(uri.removeprefix("sqlite:///"))
         if database != Path(uri) and not database.parent.is_dir():
@@ -54,7 +59,7 @@ class MLflow(MLFlowLogger):
     def experiment(self) -> Any:
         client = super().experiment
         if not self._file.exists():
-            self._file.write_text(self._run_id or "")
+            write(self._file, (self._run_id or "").encode())
         return client
 
     @property
@@ -86,7 +91,7 @@ class WandB(WandbLogger):
             raise ValueError(f"WANDB_MODE={mode}: must be one of {', '.join(MODES)}")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
-        self._file = save_dir / "wandb.id"
+        self._file = save_dir / WANDB_ID
         super().__init__(
             name=save_dir.name,
             group=save_dir.parent.name,
@@ -104,7 +109,7 @@ class WandB(WandbLogger):
             import wandb
 
             wandb.finish()  # of the job before in this process, whose run Lightning would go on with
-            self._file.write_text(str(self._id))
+            write(self._file, str(self._id).encode())
         return super().experiment
 
     @property
@@ -126,5 +131,8 @@ def _require(package: str) -> None:
 
 def _remembered(file: Path) -> str | None:
     """The identifier in this file, if there is one and it looks like one."""
-    known = file.read_text() if file.is_file() else ""
-    return known if re.fullmatch(r"[0-9a-f]{8,32}", known) else None
+    try:
+        known = read_inside(file, file.parent, LONGEST_ID).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    return known if re.fullmatch(r"[0-9a-f]{8,}", known) else None

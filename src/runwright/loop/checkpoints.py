@@ -1,6 +1,7 @@
 """The best weights by a metric, and the state from which a run goes on."""
 
 import random
+import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -15,8 +16,12 @@ from torch import Tensor, distributed
 
 from runwright.contracts import StatefulLoader, Task
 from runwright.loop.checkpoint_io import DurableCheckpoints
+from runwright.rundir.checkpoint import named_in
 from runwright.rundir.files import CHECKPOINTS, LAST, PREVIOUS
 from runwright.signals import Interrupted, Signals
+
+COUNTS = ("epoch", "step")
+FIELD = re.compile(r"\{([^\W\d][\w.-]*)(?::([+ ]?0?\d{0,2}(?:\.\d{1,2})?[deEfFgG]?))?\}")  # name and format of a number
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -30,7 +35,7 @@ class BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = str(_folder(trainer))
-        self._is_new = False  # the monitored value
+        self._has_new_value = False  # of the monitored metric, not considered yet
         validates_within = trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch is None
         if validates_within and self.filename is not None and "{step" not in self.filename:
             self.filename += "-{step:06d}"
@@ -44,15 +49,15 @@ class BestCheckpoint(ModelCheckpoint):
         if not (self._save_on_train_epoch_end and str(self.monitor).startswith("val_")):
             super().on_validation_end(trainer, pl_module)
         elif trainer.is_last_batch:
-            self._is_new = True
+            self._has_new_value = True
         else:
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_of_training = self.monitor is not None and not self.monitor.startswith("val_")
-        if self.monitor is None or self._is_new or (is_of_training and trainer.is_last_batch):
+        if self.monitor is None or self._has_new_value or (is_of_training and trainer.is_last_batch):
             super().on_train_epoch_end(trainer, pl_module)
-        self._is_new = False
+        self._has_new_value = False
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
@@ -86,7 +91,7 @@ class LastCheckpoint(Checkpoint):
         self._saved = (0, False)  # at which step, and whether within an epoch
         self._unfinished: dict[str, Any] = {}
         self._is_closing = False
-        self._is_to_stop = False  # once no gradients are accumulated
+        self._is_to_stop = False  # once accumulated gradients have been used, and an epoch that is over is closed
         self._last_step = -1
         self._signal = 0
 
@@ -107,18 +112,15 @@ class LastCheckpoint(Checkpoint):
                 if each is not self:
                     each.on_load_checkpoint(*(() if each is pl_module else (trainer, pl_module)), checkpoint)
         self._loaded = checkpoint["resume"]
-        old, new = self._loaded["folder"], str(_folder(trainer))
-        for state in checkpoint["callbacks"].values():
-            if "best_k_models" in state:  # a ModelCheckpoint, which would drop them where the run was moved
-                state["best_k_models"] = {_moved(path, old, new): x for path, x in state["best_k_models"].items()}
-                for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path"):
-                    state[key] = _moved(state[key], old, new)
+        _keep_names(trainer, checkpoint["callbacks"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(io := trainer.strategy.checkpoint_io, DurableCheckpoints):
             io.keeps_replaced = True  # until this one no longer knows them
-            io.replaced |= {_folder(trainer) / name for name in self._loaded.get("replaced", [])}
-        trainer.callback_metrics.update(self._loaded.get("metrics", {}))
+            replaced = [named_in(_folder(trainer), name) for name in self._loaded.get("replaced", [])]
+            io.replaced |= {path for path in replaced if path}
+        metrics = self._loaded.get("metrics", {}).items()  # of which names of files are made
+        trainer.callback_metrics.update({key: x for key, x in metrics if isinstance(x, Tensor) and x.ndim == 0})
         if any(getattr(each, "stopping_reason_message", None) for each in trainer.early_stopping_callbacks):
             trainer.should_stop = True  # this run had been stopped early when it was saved
 
@@ -144,8 +146,8 @@ class LastCheckpoint(Checkpoint):
             if isinstance(pl_module, Task):
                 pl_module.load_epoch_state(loaded["task"][rank :: trainer.world_size])
         elif loaded:  # the next epoch is to be like any other
-            # The fit loop's own setter would keep it set where the run is counted in steps.
-            _Loop.restarting.__set__(loop, False)  # type: ignore[attr-defined]
+            # The fit loop's own setter would not, where the run is counted in steps.
+            _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]
             epochs.ready = epochs.completed
             loop.reset_restart_stage()
 
@@ -167,10 +169,11 @@ class LastCheckpoint(Checkpoint):
     def _between_batches(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if it is time to, where what comes next is another batch, or the run's end within an epoch."""
         loop = trainer.fit_loop.epoch_loop
-        accumulates = loop._should_accumulate()
-        if trainer.should_stop or self._is_to_stop:
-            self._is_to_stop, trainer.should_stop = accumulates, not accumulates
-        if accumulates or loop._num_ready_batches_reached() or self._unfinished:
+        is_within_step, is_last = loop._should_accumulate(), loop._num_ready_batches_reached()
+        if trainer.should_stop or self._is_to_stop:  # at once, Lightning would validate for the run's end
+            self._is_to_stop = is_within_step or is_last
+            trainer.should_stop = not self._is_to_stop
+        if is_within_step or is_last or self._unfinished:
             return
         # What loop.done says of this batch, but for a run that has just been resumed.
         if loop._is_training_done or (trainer.should_stop and trainer.fit_loop._can_stop_early):
@@ -182,11 +185,13 @@ class LastCheckpoint(Checkpoint):
         elif self._signal or (self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer, pl_module, is_within_epoch=True)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_train_epoch_end(trainer, pl_module)  # one for the run's end, which is part of the close
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._unfinished and not self._is_closing:
+        self.on_validation_start(trainer)
+        trainer.should_stop |= self._is_to_stop
+        self._is_to_stop = False
+
+    def on_validation_start(self, trainer: Trainer, *args: Any) -> None:
+        if self._unfinished and not self._is_closing:  # one for the run's end is part of the close
             self._is_closing = True
             trainer.fit_loop.epoch_loop._batches_that_stepped += 1  # the step of what Lightning logs
 
@@ -228,7 +233,6 @@ class LastCheckpoint(Checkpoint):
         epoch = pl_module.epoch_state() if is_within_epoch and isinstance(pl_module, Task) else {}
         io = trainer.strategy.checkpoint_io
         return {
-            "folder": str(_folder(trainer)),
             "replaced": [path.name for path in io.replaced] if isinstance(io, DurableCheckpoints) else [],
             "is_within_epoch": is_within_epoch,
             "random": _from_all_processes(_random_state(pl_module.device)),
@@ -267,12 +271,47 @@ def _best_of(states: Iterable[Mapping[str, Any]]) -> set[Path]:
     return {Path(path) for state in states for path in state.get("best_k_models", ())}
 
 
+def check_filename(filename: object) -> None:
+    """Refuse what Lightning would make other things of than a name: it hands the text to `str.format`.
+
+    Raises:
+        ValueError: it is not a file's name with `{epoch}`, `{step}` and metrics, such as `{val_loss:.3f}`.
+    """
+    is_name = isinstance(filename, str) and not set(FIELD.sub("", filename)) & set("{}/\\\0")
+    try:
+        for name, spec in FIELD.findall(str(filename)) if is_name else ():
+            format(1 if name in COUNTS else 0.5, spec)
+    except ValueError:
+        is_name = False
+    if not is_name and filename is not None:
+        raise ValueError(
+            f"filename must be a file's name, in which {{epoch}}, {{step}} and metrics, such as {{val_loss:.3f}}, "
+            f"may stand, got {filename}"
+        )
+
+
+def fields(filename: str) -> list[str]:
+    """The metrics whose values a checkpoint's name tells."""
+    return [name for name, _ in FIELD.findall(filename) if name not in COUNTS]
+
+
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / CHECKPOINTS
 
 
-def _moved(path: str, old: str, new: str) -> str:
-    return new + path.removeprefix(old) if path.startswith(old) else path
+def _keep_names(trainer: Trainer, states: dict[str, Any]) -> None:
+    """Let the states of Lightning's `ModelCheckpoint` name files of its folder here alone, for it removes them."""
+    for callback in trainer.checkpoint_callbacks:
+        state = states.get(callback.state_key)
+        if isinstance(callback, ModelCheckpoint) and state:
+            folder = Path(callback.dirpath or _folder(trainer))
+            known = [(named_in(folder, path), score) for path, score in state["best_k_models"].items()]
+            state["best_k_models"] = {str(path): score for path, score in known if path}
+            state["dirpath"] = callback.dirpath
+            for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[key] = str(named_in(folder, state[key]) or "")
+            if state["kth_best_model_path"] not in state["best_k_models"]:  # from which Lightning takes it
+                state["kth_best_model_path"] = next(iter(state["best_k_models"]), "")
 
 
 def _from_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 
-from runwright.sweeps.study import JOURNAL, PRUNED, STUDY, open_journal
+from runwright.rundir.files import STUDY_JOURNAL
+from runwright.sweeps.study import PRUNED, STUDY, open_journal
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -61,4 +62,4 @@ def pruning_of(hydra: HydraConf, monitor: str) -> list[Pruning]:
     """What a job of a search takes. No part of the run's own values, for `from=` starts the run outside the search."""
     if hydra.mode != RunMode.MULTIRUN or not hydra.sweeper.get("pruner"):
         return []
-    return [Pruning(Path(hydra.sweep.dir) / JOURNAL, hydra.job.num, instantiate(hydra.sweeper.pruner), monitor)]
+    return [Pruning(Path(hydra.sweep.dir) / STUDY_JOURNAL, hydra.job.num, instantiate(hydra.sweeper.pruner), monitor)]

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from runwright.contracts import Data
+from runwright.rundir.files import TRACE
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Speed(Callback):
         data: Data | None = trainer.datamodule  # type: ignore[attr-defined]
         seconds = self._seconds + time.perf_counter() - self._since
         num_steps = trainer.fit_loop.total_batch_idx - self._last_batch
-        if data is None or num_steps == 0:
+        if data is None or num_steps == 0 or seconds <= 0:  # of a clock that stands still, or is set back
             return
         num_samples = num_steps * data.batch_size
         if data.num_train_samples is not None:
@@ -86,7 +87,7 @@ class Profile(Callback):
 
     @rank_zero_only
     def _report(self, recorded: profile) -> None:
-        path = self._folder / "trace.json"
+        path = self._folder / TRACE
         recorded.export_chrome_trace(str(path))
         costs: list[tuple[float, float, str]] = []
         for item in recorded.key_averages():

@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 
 log = logging.getLogger(__name__)
 
-CHECKED = "2.6."
-"""Beginning of the Lightning versions whose loop this one was compared with; on others Lightning's own is used."""
+CHECKED_VERSIONS = "2.6."
+"""How the Lightning versions begin whose loop this one was compared with; on others Lightning's own is used."""
 BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end")
 STEP_HOOKS = (
     "on_before_zero_grad",
@@ -55,7 +55,7 @@ class TrainingEpoch(_TrainingEpochLoop):
     @classmethod
     def install(cls, trainer: Trainer) -> None:
         """Make it the loop of a trainer that has not started, if this Lightning is one that it was checked with."""
-        if not lightning.__version__.startswith(CHECKED):
+        if not lightning.__version__.startswith(CHECKED_VERSIONS):
             log.info("step_loop=direct was not checked with Lightning %s: its own loop is used", lightning.__version__)
             return
         old = trainer.fit_loop.epoch_loop

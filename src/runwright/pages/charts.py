@@ -9,6 +9,8 @@ from typing import Any
 
 import altair as alt
 
+from runwright.config.errors import all_printable, printable
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, told apart by all
 FAINT = "#8c8c8c"
 MOST_POINTS = 500  # of one line: more than a chart has pixels for
@@ -170,7 +172,7 @@ def crowd(runs: Sequence[tuple[str, str, Points]], x: str, y: str, description: 
 
 def for_page(chart: Chart, height: int = 260) -> dict[str, Any]:
     """As wide as the page makes it."""
-    return chart.properties(width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x")).to_dict()
+    return _spec(chart.properties(width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x")))
 
 
 def picture(charts: Sequence[tuple[str, Chart]], title: str) -> bytes:
@@ -180,7 +182,18 @@ def picture(charts: Sequence[tuple[str, Chart]], title: str) -> bytes:
     sized = [chart.properties(title=name, width=420, height=260) for name, chart in charts]
     spec = alt.concat(*sized, columns=2, title=alt.TitleParams(title, anchor="start", fontSize=16))
     independent = spec.resolve_scale(color="independent", opacity="independent")
-    return vl_convert.vegalite_to_png(independent.configure(font="sans-serif", background="white").to_dict())
+    return vl_convert.vegalite_to_png(_spec(independent.configure(font="sans-serif", background="white")))
+
+
+def _spec(chart: Chart) -> dict[str, Any]:
+    """Of texts that can be drawn, whatever a name holds."""
+    spec: dict[str, Any] = all_printable(chart.to_dict(), _drawn)
+    return spec
+
+
+def _drawn(text: str) -> str:
+    """Control characters abort the process inside vl-convert, and Vega-Lite pastes titles into code as they are."""
+    return printable(text).translate({ord("\n"): " ", ord("\\"): "\N{BIG REVERSE SOLIDUS}"})
 
 
 def short(number: float, digits: int = 3) -> str:

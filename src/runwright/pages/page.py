@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
+from runwright.config.errors import printable
 from runwright.pages import charts
 from runwright.rundir.durable import write
 from runwright.rundir.files import REPORT
@@ -84,7 +86,9 @@ class Page:
 
     def render(self) -> str:
         """Only the two scripts may run, by their hashes, and nothing may be fetched: much of the rest is from files."""
-        environment = Environment(autoescape=True, loader=PackageLoader("runwright.pages", ""), trim_blocks=True)
+        environment = Environment(
+            autoescape=True, loader=PackageLoader("runwright.pages", ""), trim_blocks=True, finalize=_shown
+        )
         scripts = {"library": _library(), "script": (Path(__file__).parent / "page.js").read_text("utf-8")}
         hashes = " ".join(f"'sha256-{b64encode(sha256(code.encode()).digest()).decode()}'" for code in scripts.values())
         policy = (
@@ -92,6 +96,11 @@ class Page:
             "base-uri 'none'; form-action 'none'"
         )
         return environment.get_template("page.html").render(page=self, policy=policy, **scripts)
+
+
+def _shown(value: Any) -> Any:
+    """What the template shows of a value; code and charts are given as they are."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _library() -> str:

@@ -1,6 +1,7 @@
 """What a reopened run says of samples in files."""
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from io import BytesIO, StringIO
 from math import prod
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # whatever the file is 
 MODES = ("1", "L", "RGB")  # of Pillow's: whatever else loses something where it is made one of these
 ORIENTATION = 274  # EXIF's tag
 CHUNK = 1000  # samples at a time
+SHARE = 4  # of this machine's memory one part in so many is as much as the samples of an archive may take
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 NO_NAME = re.compile(r"([+-]?\.?\d.*|[\W_]*|n/?a|nan|none|null|missing|[+-]?inf(inity)?)", re.IGNORECASE | re.DOTALL)
@@ -69,6 +72,7 @@ def read_samples(path: Path, shape: Sequence[int], max_value: float, feature_nam
                 np.load(path, mmap_mode="r", allow_pickle=False)
             )  # mapped: a header may promise any size
         elif kind == ".npz":
+            _check_sizes(path)
             with np.load(path, allow_pickle=False) as arrays:
                 if len(arrays.files) != 1:
                     raise InputError(f"{path}: must hold one array, it holds {', '.join(arrays.files) or 'none'}")
@@ -115,6 +119,14 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     lines.writerow(columns)
     lines.writerows(zip(*columns.values(), strict=True))
     write(path, text.getvalue().encode())
+
+
+def _check_sizes(path: Path) -> None:
+    """A small archive may hold arrays that no memory has room for."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE
+    with ZipFile(path) as archive:
+        if sum(part.file_size for part in archive.infolist()) > most:
+            raise InputError(f"{path}: its arrays take more than {most:,} bytes, too much for this machine")
 
 
 def _no_ones(shape: Sequence[int]) -> list[int]:

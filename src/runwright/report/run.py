@@ -15,13 +15,19 @@ import yaml
 
 from runwright.pages.charts import confusion, lines, short
 from runwright.pages.page import Figure, Image, Page, Section, Table, Tile, is_share, percent, score
-from runwright.pages.sample_image import as_image
+from runwright.pages.pictures import as_image
 from runwright.rundir.curves import Curves, read_curves, steps_per_epoch
 from runwright.rundir.files import CONFIG, CURVES_PICTURE, ERROR
-from runwright.rundir.read import read_metrics, read_overrides, read_provenance, read_results, read_values
+from runwright.rundir.read import (
+    read_error,
+    read_metrics,
+    read_overrides,
+    read_provenance,
+    read_results,
+    read_values,
+)
 from runwright.sweeps.table import duration
 
-RESULTS = "test_results.json"  # what the test stage of a classification leaves
 STAGES = {"train": "training", "val": "validation"}
 NAMES = {"acc": "accuracy"}
 MOST_CLASSES = 30  # that a chart or a table has room for
@@ -61,15 +67,14 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    error = folder / ERROR
     return Run(
         folder,
         read_metrics(folder),
-        read_values(folder) if (folder / CONFIG).is_file() else {},
+        read_values(folder) if (folder / CONFIG).exists() else {},
         read_curves(folder),
         read_results(folder),
         read_provenance(folder),
-        error.read_text(errors="replace").partition("\n")[0] if error.is_file() else "",
+        read_error(folder),
     )
 
 

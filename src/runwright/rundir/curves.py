@@ -2,12 +2,15 @@
 
 import csv
 import logging
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, printable
 from runwright.rundir.files import EVENTS, TABLE
+from runwright.rundir.read import open_inside
 
+LARGEST_EVENTS, LARGEST_TABLE = 1_000_000_000, 100_000_000  # bytes of a file
 MOST_STEPS = 10**12
 LARGEST = 1e38  # float32's, of which tensors are; more is left out, as what is not finite is
 
@@ -22,12 +25,12 @@ def read_curves(run_dir: Path) -> Curves:
     """
     table = run_dir / TABLE
     has_events = any(run_dir.glob(EVENTS))
-    points = _events(run_dir) if has_events else _rows(table) if table.is_file() else {}
+    points = _events(run_dir) if has_events else _rows(table)
     if any(not 0 <= step < MOST_STEPS for values in points.values() for step in values):
         source = run_dir if has_events else table
         raise InputError(f"{source}: not the curves of a run: steps go from 0 to {MOST_STEPS:,}")
     finite = {
-        tag: sorted((step, value) for step, value in values.items() if abs(value) < LARGEST)
+        printable(tag): sorted((step, value) for step, value in values.items() if abs(value) < LARGEST)
         for tag, values in points.items()
     }
     return {tag: values for tag, values in finite.items() if values}
@@ -45,6 +48,9 @@ def _events(run_dir: Path) -> dict[str, dict[int, float]]:
         EventAccumulator,
     )
 
+    for path in run_dir.iterdir():
+        if "tfevents" in path.name:  # what TensorBoard takes for one
+            open_inside(path, run_dir, LARGEST_EVENTS).close()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every file
     none = dict.fromkeys(("images", "audio", "histograms", "compressedHistograms", "tensors"), 1)
     try:
@@ -57,11 +63,13 @@ def _events(run_dir: Path) -> dict[str, dict[int, float]]:
 def _rows(table: Path) -> dict[str, dict[int, float]]:
     points: dict[str, dict[int, float]] = {}
     try:
-        with table.open(newline="", encoding="utf-8") as lines:
+        with TextIOWrapper(open_inside(table, table.parent, LARGEST_TABLE), "utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
                 for tag, value in row.items():
                     if tag != "step" and value:
                         points.setdefault(tag, {})[int(row["step"])] = float(value)
+    except FileNotFoundError:
+        return {}
     except (ValueError, LookupError, TypeError, csv.Error) as error:
         raise InputError(f"{table}: not the curves of a run: {error}") from error
     return points

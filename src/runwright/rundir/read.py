@@ -1,17 +1,102 @@
 """Readers of the files in a run directory, whoever made it: each checks that a file is what its name says."""
 
+import errno
 import json
 import math
+import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
-from runwright.config.errors import InputError
-from runwright.rundir.files import CONFIG, METRICS, OVERRIDES, PROVENANCE, RESULTS
+from runwright.config.errors import InputError, all_printable, printable
+from runwright.rundir.files import CONFIG, ERROR, METRICS, OVERRIDES, PROVENANCE, RESULTS
 
-PARTS = ("data", "model", "task")  # all that is built of a run that is only reopened
-LARGEST, DEEPEST = 1_000_000, 50  # bytes of a config.yaml, and levels of nesting
+REOPENED_PARTS = ("data", "model", "task")  # all that is built of a run that is only reopened
+LARGEST_YAML, DEEPEST = 1_000_000, 50  # bytes, and levels of nesting
+LARGEST_JSON = 100_000_000  # bytes: test_results.json holds samples
+LONGEST_ERROR = 1000  # bytes of what a run failed with
+
+
+def open_inside(path: Path, folder: Path, most: int) -> BinaryIO:
+    """Open a file of a directory that may be a stranger's.
+
+    Raises:
+        FileNotFoundError: there is none.
+        InputError: it is a link that leads out of the folder, a pipe or another thing than a file, or larger than
+            `most` bytes.
+    """
+    try:
+        place = path.resolve()
+        if not place.is_relative_to(folder.resolve()):
+            raise InputError(f"{path}: a link that leads out of {folder}; put there what it leads to")
+        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # else a pipe would have to be written to first
+    except NotADirectoryError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+    except RuntimeError as error:  # pathlib's, of links in a circle
+        raise InputError(f"{path}: a link that leads to itself") from error
+    status = os.fstat(descriptor)
+    is_file = stat.S_ISREG(status.st_mode)
+    if not is_file or status.st_size > most:
+        os.close(descriptor)
+        raise InputError(
+            f"{path}: {f'larger than {most:,} bytes' if is_file else 'not a plain file'}; no such file of a run is"
+        )
+    return os.fdopen(descriptor, "rb")
+
+
+def read_inside(path: Path, folder: Path, most: int) -> bytes:
+    """What a file holds that `open_inside` opens."""
+    with open_inside(path, folder, most) as file:
+        return file.read(most)
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain values from a small YAML file of a run's or a sweep's directory.
+
+    Raises:
+        FileNotFoundError: there is none.
+        InputError: it holds something else, or is not to be read (`open_inside`).
+    """
+    content = read_inside(path, path.parent, LARGEST_YAML)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    try:
+        text = content.decode("utf-8")
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            # A few lines of references could grow to gigabytes; a tag could make what is neither list nor mapping.
+            if depth > DEEPEST or isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+                raise InputError(f"{path}: holds references, tags or deep nesting, as no recorded run does")
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: not a configuration: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a run's directory holds, its strings printable.
+
+    Raises:
+        FileNotFoundError: there is none.
+        InputError: it is not to be read (`open_inside`).
+        ValueError: it holds something else.
+        RecursionError: it does so deeply.
+    """
+    return all_printable(json.loads(read_inside(path, path.parent, LARGEST_JSON).decode("utf-8")))
+
+
+def read_error(run_dir: Path) -> str:
+    """The sentence at the beginning of `error.txt`; empty where there is none.
+
+    Raises:
+        InputError: it is not to be read (`open_inside`).
+    """
+    try:
+        with open_inside(run_dir / ERROR, run_dir, LARGEST_JSON) as file:
+            return printable(file.read(LONGEST_ERROR).decode("utf-8", errors="replace").partition("\n")[0])
+    except FileNotFoundError:
+        return ""
 
 
 def read_values(run_dir: Path) -> dict[str, Any]:
@@ -21,23 +106,11 @@ def read_values(run_dir: Path) -> dict[str, Any]:
         InputError: there is no such file, or it holds something else.
     """
     path = run_dir / CONFIG
-    if not path.is_file():
-        raise InputError(f"{run_dir}: no run directory, it holds no config.yaml")
-    if path.stat().st_size > LARGEST:
-        raise InputError(f"{path}: larger than {LARGEST:,} bytes, which no run's configuration is")
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        depth = 0
-        for event in yaml.parse(text, Loader=loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            # A few lines of references could grow to gigabytes; a tag could make what is neither list nor mapping.
-            if depth > DEEPEST or isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
-                raise InputError(f"{path}: holds references, tags or deep nesting, as no recorded run does")
-        content = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: not a configuration: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in PARTS):
+        content = read_yaml(path)
+    except FileNotFoundError:
+        raise InputError(f"{run_dir}: no run directory, it holds no config.yaml") from None
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in REOPENED_PARTS):
         raise InputError(f"{path}: not the configuration of a run, which has data, model and task")
     return content
 
@@ -49,10 +122,8 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
         InputError: it is something else.
     """
     path = run_dir / METRICS
-    if not path.is_file():
-        return {}
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = read_json(path)
         is_named = all(isinstance(metrics[key], str) for key in ("name", "monitor", "mode"))
         parts = [metrics["fit"], metrics["test"], metrics.get("settings") or {}]
         numbers = [metrics.get(key) for key in ("best", "best_epoch", "seconds")]
@@ -60,6 +131,8 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
         are_numbers = all(n is None or isinstance(n, float) or (isinstance(n, int) and abs(n) < 2**63) for n in numbers)
         if is_named and are_numbers and all(isinstance(part, dict) for part in parts):
             return metrics
+    except FileNotFoundError:
+        return {}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
     raise InputError(f"{path}: not the metrics of a run")
@@ -72,13 +145,13 @@ def read_provenance(run_dir: Path) -> list[dict[str, Any]]:
         InputError: it is something else.
     """
     path = run_dir / PROVENANCE
-    if not path.is_file():
-        return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_json(path)
         kinds = {"started": str, "git": dict | None, "versions": dict}
         if isinstance(entries, list) and all(isinstance(each[key], kinds[key]) for each in entries for key in kinds):
             return entries
+    except FileNotFoundError:
+        return []
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
     raise InputError(f"{path}: not the provenance of a run")
@@ -91,15 +164,12 @@ def read_overrides(run_dir: Path) -> list[str]:
         InputError: it is something else.
     """
     path = run_dir / OVERRIDES
-    if not path.is_file():
-        return []
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        overrides = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-        if isinstance(overrides, list) and all(isinstance(override, str) for override in overrides):
-            return overrides
-    except (yaml.YAMLError, ValueError, RecursionError):
-        pass
+        overrides = read_yaml(path)
+    except FileNotFoundError:
+        return []
+    if isinstance(overrides, list) and all(isinstance(override, str) for override in overrides):
+        return overrides
     raise InputError(f"{path}: not what was typed for a run")
 
 
@@ -110,10 +180,8 @@ def read_results(folder: Path) -> dict[str, Any]:
         InputError: it is something else.
     """
     path = folder / RESULTS
-    if not path.is_file():
-        return {}
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path)
         names, counts = results["class_names"], results["confusion"]
         num_classes = len(counts)
         is_square = all(len(row) == num_classes and all(isinstance(n, int) and n >= 0 for n in row) for row in counts)
@@ -121,6 +189,8 @@ def read_results(folder: Path) -> dict[str, Any]:
         are_mistakes = all(_is_mistake(each, num_classes) for each in results["mistakes"])
         if num_classes and is_square and is_named and are_mistakes:
             return results
+    except FileNotFoundError:
+        return {}
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
     raise InputError(f"{path}: not the results of a test")

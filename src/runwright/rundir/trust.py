@@ -1,7 +1,9 @@
 """What may be built of a recorded run, which may be a stranger's: its config.yaml names what building it would run."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runwright.config.errors import InputError
-from runwright.config.values import check_value, leads_outside
+from runwright.config.values import check_value
 from runwright.rundir.files import CONFIG
-from runwright.rundir.read import PARTS, read_values
+from runwright.rundir.read import REOPENED_PARTS, read_values
 
 # What the libraries offer that reads and writes nothing by itself. Not all of torchmetrics: some of its metrics load
 # the models that an argument names.
@@ -43,6 +45,14 @@ TRAINED = (
     "lightning.pytorch.loggers.tensorboard.TensorBoardLogger",
     "lightning.pytorch.trainer.trainer.Trainer",
 )
+WRITERS = ("callbacks", "logger")  # sections of what writes files
+# What the libraries' classes there may be told in words; other words say where to write.
+TOLD = (
+    *("monitor", "mode", "filename", "save_last", "action", "interval", "duration", "logging_interval", "device"),
+    *("name", "version", "prefix", "experiment_name", "project"),
+)
+# Words outside of data, model and task, which lead nowhere: no absolute path, no `..`, `~`, `$` or `://`.
+PLAIN = re.compile(r"([\w ,;=+*()\[\]{}<>%!?#&|'-]|\.(?!\.)|:(?![:/])|(?<!^)(?<!/)/(?!/))*")
 # Packages that lend some of these their names.
 ALIASES = ("torchmetrics", "lightning.Trainer", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
 SETTING = "trusted.yaml"  # in conf/
@@ -83,7 +93,7 @@ def read_config(run_dir: Path, conf: Path, to_train: bool = False) -> DictConfig
     Args:
         run_dir: as the user gave it.
         conf: the project's, whose `trusted.yaml` is asked.
-        to_train: the whole of it is to be built and trained, not just `PARTS` to be looked at.
+        to_train: the whole of it is to be built and trained, not just `REOPENED_PARTS` to be looked at.
 
     Raises:
         InputError: there is no such file, or it holds something else.
@@ -92,11 +102,11 @@ def read_config(run_dir: Path, conf: Path, to_train: bool = False) -> DictConfig
     for key in ("defaults", "hydra"):
         if key in content:
             raise InputError(f"{path}: {key} is not recorded of a run, and not taken from one")
-    for key, value in _leaves(content):
+    for key, value, _ in _leaves(content):
         if isinstance(value, str) and "${" in value:
             raise InputError(f"{path}: {key}={value}: a recorded run has values, no interpolations")
-        if to_train and _says_where_to_write(key, value):
-            raise InputError(f"{path}: {key}={value}: a recorded run writes into its own directory alone")
+    if to_train:
+        _check_words(path, content, lambda name: _is_below(name, trusted.packages))
     if to_train:
         check_value("name", content.get("name"))
     for key, name in _targets(content, to_train):
@@ -115,28 +125,50 @@ def check_objects(run_dir: Path, cfg: DictConfig, conf: Path, to_train: bool = F
     Raises:
         InputError: it is something else, or nothing.
     """
-    trusted = read_trusted(conf)
-    for key, name in _targets(OmegaConf.to_container(cfg), to_train):
+    trusted, content = read_trusted(conf), OmegaConf.to_container(cfg)
+    own = {""}  # names of what is the project's own, whatever the name
+    for key, name in _targets(content, to_train):
         try:
             target = get_object(name)
         except Exception as error:  # whatever a stranger's name may lead to
             raise _refusal(run_dir / CONFIG, key, name) from error
-        is_part = key.partition(".")[0] in PARTS
+        is_part = key.partition(".")[0] in REOPENED_PARTS
         may_be_called = inspect.isfunction(target) and target.__module__ in trusted.functions and not is_part
         is_known = (inspect.isclass(target) or may_be_called) and isinstance(target.__module__, str)
         if not is_known or not _is_below(f"{target.__module__}.{target.__qualname__}", _packages(key, trusted)):
             raise _refusal(run_dir / CONFIG, key, name)
+        own |= {name} if _is_below(target.__module__, trusted.packages) else set()
+    if to_train:
+        _check_words(run_dir / CONFIG, content, own.__contains__)
+
+
+def _check_words(path: Path, content: Any, is_own: Callable[[str], bool]) -> None:
+    for key, value, target in _leaves(content):
+        section, *names = [name for name in key.split(".") if not name.isdecimal()]
+        if not names or section in REOPENED_PARTS or names[-1] == "_target_":
+            continue
+        leads = isinstance(value, str) and not is_plain(value)
+        is_told = names[-1] in TOLD or section not in WRITERS or is_own(target)
+        if leads or "_args_" in names or (isinstance(value, str) and not is_told):
+            raise InputError(f"{path}: {key}={value}: a recorded run writes into its own directory alone")
+
+
+def is_plain(text: str) -> bool:
+    """Whether this can be no place outside of the directory that it is looked for in."""
+    return PLAIN.fullmatch(text) is not None
 
 
 def check_links(run_dir: Path) -> None:
-    """What is written into a run directory stays there.
+    """What is written into a run directory stays there, and gets there.
 
     Raises:
-        InputError: a link in it leads elsewhere.
+        InputError: a link in it leads elsewhere, or something in it is neither file nor directory, such as a pipe.
     """
     for path in run_dir.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(run_dir.resolve()):
+        if path.is_symlink() and not os.path.realpath(path).startswith(f"{os.path.realpath(run_dir)}{os.sep}"):
             raise InputError(f"{path}: a link that leads out of the run directory; put there what it leads to")
+        if not path.is_symlink() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path}: neither a file nor a directory; remove it")
 
 
 def _refusal(path: Path, key: str, name: Any) -> InputError:
@@ -146,29 +178,27 @@ def _refusal(path: Path, key: str, name: Any) -> InputError:
 
 
 def _packages(key: str, trusted: Trusted) -> Sequence[str]:
-    return (*trusted.packages, *(REOPENED if key.partition(".")[0] in PARTS else TRAINED))
+    return (*trusted.packages, *(REOPENED if key.partition(".")[0] in REOPENED_PARTS else TRAINED))
 
 
 def _is_below(name: str, packages: Sequence[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def _says_where_to_write(key: str, value: Any) -> bool:
-    section, *names = key.split(".")
-    names_a_place = isinstance(value, str) and (leads_outside(value) or names[-1:] == ["dirpath"])
-    return bool(names) and section not in PARTS and (names_a_place or "_args_" in names)
-
-
 def _targets(content: Any, to_train: bool) -> Iterator[tuple[str, Any]]:
-    for key, value in _leaves(content if to_train else {part: content[part] for part in PARTS}):
+    for key, value, _ in _leaves(content if to_train else {part: content[part] for part in REOPENED_PARTS}):
         if key.rpartition(".")[2] == "_target_":
             yield key, value
 
 
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of all that is neither a mapping nor a list; of a `_target_`, whatever it is."""
+def _leaves(node: Any, key: str = "", target: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Dotted key and value of all that is neither a mapping nor a list, and the `_target_` that is given it.
+
+    Of a `_target_` the value is whatever it is; the target of what is given to nothing is empty.
+    """
     if key.rpartition(".")[2] != "_target_" and isinstance(node, dict | list):
+        target = str(node.get("_target_", target)) if isinstance(node, dict) else target
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+            yield from _leaves(value, f"{key}.{name}" if key else str(name), target)
     else:
-        yield key, node
+        yield key, node, target

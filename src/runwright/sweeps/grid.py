@@ -16,7 +16,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.arguments import complaining
-from runwright.config.errors import InputError
+from runwright.config.errors import InputError, OccupiedError
+from runwright.config.walk import quoted
+from runwright.rundir.durable import write
+from runwright.rundir.files import MULTIRUN
 from runwright.sweeps.names import job_name
 
 
@@ -47,7 +50,7 @@ class GridSweeper(Sweeper):
         with complaining():
             directory = Path(self.cfg.hydra.sweep.dir)
             directory.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.cfg, directory / "multirun.yaml")
+            write(directory / MULTIRUN, OmegaConf.to_yaml(self.cfg).encode())
             combinations = list(product(*map(_alternatives, merged(self.parser, self.params, arguments))))
             size = self.max_batch_size or len(combinations)
             results: list[JobReturn] = []
@@ -56,6 +59,7 @@ class GridSweeper(Sweeper):
                 jobs = [[*job, subdir(number, job, directory)] for number, job in batch]
                 results += self.jobs.launch(jobs, initial_job_idx=first)
                 raise_if_debugged(results)
+            raise_if_refused(results)
             if any(result.status != JobStatus.COMPLETED for result in results):
                 sys.exit(1)
 
@@ -70,7 +74,7 @@ def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]
 
 def subdir(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
     """The override that names a job's directory."""
-    return f"hydra.sweep.subdir='{job_name(number, overrides, sweep_dir)}'"
+    return f"hydra.sweep.subdir={quoted(job_name(number, overrides, sweep_dir))}"
 
 
 def raise_if_debugged(results: Sequence[JobReturn]) -> None:
@@ -78,6 +82,20 @@ def raise_if_debugged(results: Sequence[JobReturn]) -> None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         for result in results:
             _ = result.return_value  # raises it
+
+
+def raise_if_refused(results: Sequence[JobReturn]) -> None:
+    """Raise an InputError where the directories of jobs belong to other runs: no file of these jobs tells."""
+    errors = []
+    for result in results:
+        try:
+            _ = result.return_value
+        except OccupiedError as error:
+            errors.append(error)
+        except Exception:  # which the leaderboard tells
+            continue
+    if errors:
+        raise InputError(f"{len(errors)} of {len(results)} jobs were refused, the first: {errors[0]}")
 
 
 def _alternatives(override: Override) -> Iterator[str]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runwright.config.errors import printable
 from runwright.config.keys import REPEATS
 from runwright.config.walk import as_typed
 from runwright.rundir.files import CONFIG, ERROR, METRICS
-from runwright.rundir.read import read_metrics, read_overrides
+from runwright.rundir.read import read_error, read_metrics, read_overrides
 
 
 @dataclass
@@ -97,13 +98,13 @@ def compare(paths: Iterable[Path]) -> list[Row]:
 
 
 def _load(path: Path) -> _Run:
-    loaded, overrides, error = read_metrics(path), read_overrides(path), path / ERROR
+    loaded, overrides, error = read_metrics(path), map(printable, read_overrides(path)), read_error(path)
     note = "unfinished"
     if loaded:
         stopped = str(loaded.get("stopped"))
         note = stopped if stopped.startswith("pruned") else ""
-    elif error.is_file():
-        note = "failed: " + error.read_text(errors="replace").partition("\n")[0]
+    elif (path / ERROR).exists():
+        note = f"failed: {error}"
     typed = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
     typed.pop("resume", None)
     return _Run(path, typed, loaded, note)

@@ -1,12 +1,15 @@
 """What runs and the jobs of a sweep are called, and the command by which a sweep can be resumed."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -14,15 +17,15 @@ from runwright.config.errors import InputError
 from runwright.config.keys import KEYS
 from runwright.rundir.durable import write
 from runwright.rundir.files import SWEEP
+from runwright.rundir.read import REOPENED_PARTS, read_yaml
+from runwright.rundir.trust import TOLD, WRITERS, is_plain
 
 LONGEST_NAME = 100  # of a directory; file systems take 255 bytes
 
 PLACES = ("hydra.sweep.dir=", "resume=")
-# Of a recorded command, which may be a stranger's, what could name other code, places or commands than the project's.
-NOT_REPEATED = re.compile(
-    r"_target_|_args_|dirpath|\$\{|searchpath|"
-    r"^[+~]*hydra(?!/launcher=|/sweeper=|\.sweep\.dir=|\.sweeper\.|\.launcher\.(n_jobs|partition|account|timeout_min)=)"
-)
+# Of Hydra's own settings those that a recorded command may have, beside numbers for the search.
+LAUNCHER = tuple(f"hydra.launcher.{name}" for name in ("n_jobs", "partition", "account", "timeout_min"))
+HYDRAS_CHOICES = ("hydra/launcher", "hydra/sweeper")
 
 
 def job_name(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
@@ -60,10 +63,14 @@ def _safe(name: str) -> str:
     return name
 
 
-def record_command(sweep_dir: Path, command: Mapping[str, Any]) -> None:
-    """Make the sweep's directory, with its command in it: `config_name` and `overrides`."""
+def record_command(sweep_dir: Path, command: Mapping[str, Any], is_new: bool = False) -> None:
+    """Make the sweep's directory, with its command in it: `config_name` and `overrides`.
+
+    Raises:
+        FileExistsError: there is one, of a sweep that `is_new`.
+    """
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    write(sweep_dir / SWEEP, yaml.safe_dump(dict(command)).encode())
+    write(sweep_dir / SWEEP, yaml.safe_dump(dict(command)).encode(), exclusive=is_new)
 
 
 def is_sweep(directory: Path) -> bool:
@@ -79,7 +86,7 @@ def read_command(sweep_dir: Path) -> tuple[str | None, list[str]]:
     path = sweep_dir / SWEEP
     config_name, overrides = _recorded(path)
     for override in overrides:
-        if NOT_REPEATED.search(override):
+        if not override.startswith((*PLACES, "from=")) and not may_be_repeated(override):
             raise InputError(
                 f"{path}: {override}: not taken from a file; "
                 f"type the sweep's command again, with hydra.sweep.dir={sweep_dir} resume=auto"
@@ -87,12 +94,58 @@ def read_command(sweep_dir: Path) -> tuple[str | None, list[str]]:
     return config_name, [each for each in overrides if not each.startswith(PLACES)]
 
 
+def may_be_repeated(text: str) -> bool:
+    """Whether a recorded override, which may be a stranger's, chooses no more than values and choices of conf/."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        return False
+    if override.package is not None:
+        return False
+    return all(_may_be_set(name, value) for name, value in _leaves(override.key_or_group, override.value()))
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Key and value of each value in a parsed override: of mappings, of lists, and of what a sweep chooses from."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _leaves(f"{name}.{_text(key)}", each)
+    elif isinstance(value, list | ChoiceSweep):
+        for each in value if isinstance(value, list) else value.list:
+            yield from _leaves(name, each)
+    else:
+        yield name, _text(value)
+
+
+def _text(value: Any) -> Any:
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def _may_be_set(name: str, value: Any) -> bool:
+    section, *names = name.split(".")
+    if any(not each or each.startswith("_") for each in (section, *names)) or "${" in str(value):
+        return False
+    leads_nowhere = not isinstance(value, str) or is_plain(value)
+    if section == "hydra":
+        if names[:2] == ["sweeper", "params"]:  # keys of the jobs, and what each is to be
+            key = ".".join(names[2:])
+            return may_be_repeated(f"{key}={value}") if isinstance(value, str) else _may_be_set(key, value)
+        is_of_search = names[:1] == ["sweeper"] and not isinstance(value, str)
+        return is_of_search or (name in LAUNCHER and leads_nowhere)
+    if not names:  # a choice, or a value that is in no section
+        return name == "init_from" or (leads_nowhere and ("/" not in name or name in HYDRAS_CHOICES))
+    if section in REOPENED_PARTS:
+        return True
+    return leads_nowhere and (not isinstance(value, str) or section not in WRITERS or names[-1] in TOLD)
+
+
 def _recorded(path: Path) -> tuple[str | None, list[str]]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         config_name, overrides = content["config_name"], content["overrides"]
-        if not re.fullmatch(r"\w+", config_name or "train") or not all(isinstance(each, str) for each in overrides):
+        are_overrides = isinstance(overrides, list) and all(isinstance(each, str) for each in overrides)
+        if not re.fullmatch(r"\w+", config_name or "train") or not are_overrides:
             raise ValueError
-    except (yaml.YAMLError, ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         raise InputError(f"{path}: not the command of a sweep") from None
     return config_name, overrides

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
@@ -27,8 +28,9 @@ from omegaconf import DictConfig
 from runwright.config.arguments import complaining
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError
-from runwright.sweeps.grid import merged, raise_if_debugged, subdir
-from runwright.sweeps.study import JOURNAL, PRUNED, STUDY, open_journal
+from runwright.rundir.files import STUDY_CLAIMS, STUDY_JOURNAL
+from runwright.sweeps.grid import merged, raise_if_debugged, raise_if_refused, subdir
+from runwright.sweeps.study import PRUNED, STUDY, open_journal
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -47,9 +49,10 @@ class OptunaSweeper(Sweeper):
         params: key -> values, in Hydra's syntax; the command line replaces some and adds others.
         num_trials: of the whole study, failed ones included.
         num_parallel: trials handed to the launcher at a time; below 1: as many as there are cores.
-        sampler: `_target_` and options. Each trial has a sampler of its own, seeded by `seed` + its number: what is
+        sampler: `_target_` and options. Each trial has a sampler of its own, seeded by `seed` and its number: what is
             drawn is the same whichever process draws it, and after a resumption.
         pruner: the same, of the pruner; None for no pruning. It is the jobs that use it.
+        mode: whether less (`min`) or more (`max`) of the jobs' monitored metric is better.
     """
 
     def __init__(
@@ -59,13 +62,14 @@ class OptunaSweeper(Sweeper):
         num_parallel: int,
         sampler: DictConfig,
         pruner: DictConfig | None,
+        mode: str | None = None,
     ) -> None:
         if not isinstance(num_trials, int) or num_trials < 1:
             raise ValueError(f"num_trials must be a whole number of at least 1, got {num_trials}")
         self.params: dict[Any, str] = dict(params or {})
         self.num_trials = num_trials
         self.num_parallel = num_parallel if num_parallel > 0 else os.cpu_count() or 1
-        self.sampler, self.pruner = sampler, pruner
+        self.sampler, self.pruner, self.mode = sampler, pruner, mode
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.cfg, self.parser = config, OverridesParser.create(config_loader=hydra_context.config_loader)
@@ -94,7 +98,9 @@ class OptunaSweeper(Sweeper):
             instantiate(self.sampler), instantiate(self.pruner)
 
         self.directory = Path(self.cfg.hydra.sweep.dir)
-        journal, mode = self.directory / JOURNAL, self.cfg.mode
+        if self.mode not in ("min", "max"):
+            raise InputError(f"mode={self.mode}: must be min or max")
+        journal, mode = self.directory / STUDY_JOURNAL, self.mode
         journal.parent.mkdir(parents=True, exist_ok=True)
         direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
         self.study = optuna.create_study(
@@ -104,8 +110,8 @@ class OptunaSweeper(Sweeper):
             raise InputError(
                 f"mode={mode}: {self.directory} holds a search of the other mode; choose another directory"
             )
-        with journal.with_name("claims").open("ab") as file:
-            claims = _Claims(file)
+        with (self.directory / STUDY_CLAIMS).open("ab") as file:
+            claims, done = _Claims(file), list[JobReturn]()
             while batch := self._next(claims):
                 for _, group in groupby(enumerate(batch), lambda pair: pair[1].number - pair[0]):  # without gaps
                     trials = [trial for _, trial in group]
@@ -115,6 +121,8 @@ class OptunaSweeper(Sweeper):
                         self._tell(trial.number, result)
                         claims.release(trial.number)
                     raise_if_debugged(results)
+                    done += results
+        raise_if_refused(done)
         self._report()
 
     def _job(self, trial: "Trial | FrozenTrial", fixed: Sequence[str]) -> list[str]:
@@ -140,7 +148,8 @@ class OptunaSweeper(Sweeper):
             while len(batch) < self.num_parallel and (number := len(self.study.get_trials(False))) < self.num_trials:
                 claims.take(number)
                 seed = self.sampler.get("seed")
-                self.study.sampler = instantiate(self.sampler, **({} if seed is None else {"seed": seed + number}))
+                own = {} if seed is None else {"seed": _mixed(seed, number)}
+                self.study.sampler = instantiate(self.sampler, **own)
                 batch.append(self.study.ask(self.space))
         return batch
 
@@ -165,6 +174,11 @@ class OptunaSweeper(Sweeper):
         best = self.study.best_trial
         values = " ".join(f"{key}={value}" for key, value in best.params.items())
         log.info("best of %d trials: %d, %s %.4g\n%s", len(trials), best.number, self.cfg.monitor, best.value, values)
+
+
+def _mixed(seed: int, number: int) -> int:
+    """A trial's own seed. Generators of consecutive seeds begin alike: their first draws would cluster."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 class _Claims:

@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runwright.rundir.files import STUDY as FOLDER
-
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-JOURNAL = f"{FOLDER}/journal"  # in the directory of the sweep
-STUDY = "search"
+STUDY = "search"  # its name in the journal
 PRUNED = "pruned"  # attribute of a trial, by which the search knows that its run did not go to its end
 
 

@@ -6,10 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from runwright.config.errors import printable
 from runwright.config.walk import as_typed
+from runwright.rundir.durable import write
 from runwright.rundir.files import SUMMARY, SUMMARY_TABLE
 from runwright.sweeps.leaderboard import Row
 
@@ -28,7 +31,8 @@ def show(rows: Sequence[Row], metric: str | None = None) -> None:
     from rich.console import Console  # here, so that an answer to a typo need not wait for it
     from rich.table import Table
 
-    console, cells = Console(markup=False, highlight=False, emoji=False), as_columns(rows, metric)
+    console = Console(markup=False, highlight=False, emoji=False)
+    cells = {_cell(head): list(map(_cell, column)) for head, column in as_columns(rows, metric).items()}
     notes = ["mean (std)"] if any(row.n > 1 for row in rows) else []
     if not console.is_terminal:
         widths = [max(map(len, [head, *column])) for head, column in cells.items()]
@@ -36,7 +40,8 @@ def show(rows: Sequence[Row], metric: str | None = None) -> None:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         print("\n".join(notes), end="\n" * len(notes))
         return
-    optional = {"best epoch", "time", *rows[0].mean} - {metric, *(row.monitor for row in rows)}
+    needed = {_cell(key) for key in (metric, *(row.monitor for row in rows)) if key}
+    optional = {"best epoch", "time", *map(_cell, rows[0].mean)} - needed
     cells, hidden = _fit(cells, [head for head in cells if head in optional], console.width)
     if hidden:
         notes.append(f"no room for {', '.join(hidden)}")
@@ -48,6 +53,10 @@ def show(rows: Sequence[Row], metric: str | None = None) -> None:
     for line in list(zip(*cells.values(), strict=True))[:MOST_ROWS]:
         table.add_row(*line)
     console.print(table, *notes, sep="\n")
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("\n", " ")
 
 
 def _fit(cells: Columns, optional: Sequence[str], width: int) -> tuple[Columns, Sequence[str]]:
@@ -107,7 +116,7 @@ def duration(seconds: float) -> str:
 def problems(rows: Iterable[Row]) -> Iterator[str]:
     """One line for each run that failed or has not finished."""
     for row in rows:
-        yield from (f"{run}: {note}" for run, note in row.notes.items() if not note.startswith("pruned"))
+        yield from (printable(f"{run}: {note}") for run, note in row.notes.items() if not note.startswith("pruned"))
 
 
 def write_summary(folder: Path, rows: Sequence[Row]) -> None:
@@ -123,10 +132,11 @@ def write_summary(folder: Path, rows: Sequence[Row]) -> None:
         flat[-1] |= {"best_epoch": row.best_epoch, "seconds": row.seconds, "status": row.status}
         flat[-1] |= {
             "notes": "; ".join(dict.fromkeys(row.notes.values())),
-            "runs": " ".join(dict.fromkeys([*runs, *notes])),
+            "runs": printable(" ".join(dict.fromkeys([*runs, *notes]))),
         }
-    (folder / SUMMARY).write_text(json.dumps(entries, indent=2) + "\n")
-    with (folder / SUMMARY_TABLE).open("w", newline="") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(key for each in flat for key in each))
-        writer.writeheader()
-        writer.writerows(flat)
+    write(folder / SUMMARY, (json.dumps(entries, indent=2) + "\n").encode())
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, dict.fromkeys(key for each in flat for key in each))
+    writer.writeheader()
+    writer.writerows(flat)
+    write(folder / SUMMARY_TABLE, text.getvalue().encode())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from inspect import signature
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.optim.swa_utils import AveragedModel
 
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError
 from runwright.config.values import check_values
 from runwright.contracts import CheckedCallback, Data, Task
 from runwright.loop.checkpoint_io import DurableCheckpoints
+from runwright.loop.checkpoints import check_filename
 from runwright.loop.step import NoProfiler, TrainingEpoch
-from runwright.training.checks import check_devices
+from runwright.training.checks import check_devices, settle_modes
 
 if TYPE_CHECKING:
     from runwright.contracts import LightningData, LightningTask
@@ -49,29 +53,34 @@ def construct(
     if cfg.get("compile"):
         with error_context(cfg, "compile", typed):
             model.compile(mode=cfg.compile)
-    optimizer, scheduler = build("optimizer"), build("scheduler")
+    optimizer = build("optimizer")
     with error_context(cfg, "optimizer", typed):
         trial = optimizer(list(model.parameters()))
+    task = _task(cfg, model, optimizer, typed)
     with error_context(cfg, "scheduler", typed):
-        is_endless = cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1
-        scheduler(trial, num_steps=inf if is_endless else 1000, steps_per_epoch=10)
-    task: LightningTask = build("task", model=model, optimizer=optimizer, scheduler=scheduler)
-    check_contract("task", task, Task)
+        is_endless = cfg.trainer.get("max_epochs") == -1 and cfg.trainer.get("max_steps", -1) == -1
+        make(cfg, "scheduler", typed)(trial, num_steps=inf if is_endless else 1000, steps_per_epoch=10)
     task.example_input_array = torch.zeros(1, *data.sample_shape)  # of which TensorBoard's graph is made
     loggers = [build(f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
+    for name, logger in zip(cfg.get("logger") or {}, loggers, strict=True):
+        _check_passed_on(cfg, f"logger.{name}", logger, typed)
     callbacks = []
     for name in cfg.get("callbacks") or {}:
         callback = build(f"callbacks.{name}")
+        _check_passed_on(cfg, f"callbacks.{name}", callback, typed)
         if isinstance(callback, CheckedCallback):
             with error_context(cfg, f"callbacks.{name}", typed):
                 callback.check(task)
+        if isinstance(callback, ModelCheckpoint):
+            with error_context(cfg, f"callbacks.{name}", typed):
+                check_filename(callback.filename)
         callbacks.append(callback)
     callbacks += others
     if not loggers:  # these two refuse a trainer without a logger
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor | DeviceStatsMonitor)]
     extras: dict[str, Any] = {"plugins": [DurableCheckpoints()]}
     is_direct = cfg.get("step_loop") == "direct"
-    if is_direct and not cfg.trainer.profiler:
+    if is_direct and not cfg.trainer.get("profiler"):
         extras["profiler"] = NoProfiler()
     trainer = build("trainer", callbacks=callbacks, logger=loggers, default_root_dir=run_dir, **extras)
     if is_direct:
@@ -80,12 +89,46 @@ def construct(
     return data, task, trainer
 
 
+def _task(cfg: DictConfig, model: Any, optimizer: Any, typed: Sequence[str]) -> Any:
+    """The task; each `mode` that was left open is in `cfg` then, for it is the task that knows its metrics."""
+
+    def build(cfg: DictConfig) -> Any:
+        scheduler = make(cfg, "scheduler", typed)
+        task = make(cfg, "task", typed, model=model, optimizer=optimizer, scheduler=scheduler)
+        check_contract("task", task, Task)
+        return task
+
+    guess = cfg.copy()
+    if guess.scheduler.get("mode", "min") is None:
+        guess.scheduler.mode = "min"
+    task = build(guess)
+    settle_modes(cfg, task)
+    return task if cfg.scheduler == guess.scheduler else build(cfg)
+
+
 def make(cfg: DictConfig, key: str, typed: Sequence[str] = (), **arguments: Any) -> Any:
     """Build what a section of the configuration describes, from plain values; a `_partial_` stays a callable."""
     with error_context(cfg, key, typed):
         section = OmegaConf.select(cfg, key)
         factory = instantiate(section, _convert_="all", _partial_=True)
         return factory if section.get("_partial_") else factory(**arguments)
+
+
+def _check_passed_on(cfg: DictConfig, key: str, part: object, typed: Sequence[str]) -> None:
+    """Refuse options that a part of Lightning's takes, whatever they are, and hands to another class once it trains."""
+    takers: dict[type, Any] = {}  # by the class that hands its `**kwargs` on
+    if isinstance(part, TensorBoardLogger):
+        from torch.utils.tensorboard import SummaryWriter  # here, for other runs need no TensorBoard
+
+        takers[TensorBoardLogger] = SummaryWriter
+    if isinstance(part, WeightAveraging):
+        takers[WeightAveraging] = AveragedModel
+    for kind, taker in takers.items():
+        known = {*signature(type(part)).parameters, *signature(kind).parameters, *signature(taker).parameters}
+        with error_context(cfg, key, typed):
+            for name in OmegaConf.select(cfg, key):
+                if not name.startswith("_") and name not in known:
+                    raise ValueError(f"{name}: neither {type(part).__name__} nor {taker.__name__} takes it")
 
 
 def check_contract(key: str, part: object, contract: type) -> None:

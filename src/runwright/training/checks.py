@@ -1,14 +1,34 @@
 """Parts that do not go together, found before the first step."""
 
-from collections.abc import Sized
+from math import inf
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, IterableDataset
 
 from runwright.config.errors import InputError
-from runwright.contracts import Data, SharingLoader
+from runwright.contracts import Data, SharingLoader, Task
+from runwright.loop.checkpoints import fields
+
+WORDS = {"min": "less", "max": "more"}
+
+
+def loader_of(data: Any, stage: str) -> Any:
+    """What the data give for a stage, one loader or several; an empty list where they give none."""
+    name = f"{stage}_dataloader"
+    loader = getattr(data, name)() if is_overridden(name, data) else None
+    return [] if loader is None else loader
+
+
+def num_batches(loader: Any) -> float:
+    """Of a loader, or of several; infinite where it is not known before they are read."""
+    try:
+        return len(loader)
+    except (TypeError, RuntimeError, NotImplementedError):  # of an iterable data set, of loaders not begun
+        return inf
 
 
 def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
@@ -16,7 +36,7 @@ def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
     if trainer.world_size == 1 or not cfg.trainer.get("use_distributed_sampler", True):
         return
     for stage in ("train", "val"):  # what all have of the test set gives the same metrics
-        for loader in CombinedLoader(getattr(data, f"{stage}_dataloader")(), "sequential").flattened:
+        for loader in CombinedLoader(loader_of(data, stage), "sequential").flattened:
             if isinstance(loader, SharingLoader):  # each process's own share already
                 continue
             of = f"{type(data).__name__}.{stage}_dataloader, a {type(loader).__name__}"
@@ -25,7 +45,7 @@ def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
                     f"data: {of} over an iterable, would give all batches to each of {trainer.world_size} processes\n"
                     "give each its share, by self.trainer.global_rank, and set trainer.use_distributed_sampler=false"
                 )
-            share = data.batch_size // trainer.world_size  # without a rest, as `check_devices` has seen
+            share = data.batch_size // trainer.world_size  # no remainder: `check_devices` has refused one
             if stage == "train" and loader.batch_size not in (None, share):
                 raise InputError(
                     f"data.batch_size={data.batch_size}: is of all {trainer.world_size} processes together, but {of}, "
@@ -34,36 +54,71 @@ def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
 
 
 def check_lengths(cfg: DictConfig, data: Data) -> None:
-    """A fraction of the batches is at least one, where they can be counted."""
-    for stage in ("train", "val", "test"):
+    """There are loaders to train on and to test, and a fraction of the batches is at least one of them."""
+    for stage, is_needed in (("train", True), ("val", False), ("test", cfg.test)):
         key = f"limit_{stage}_batches"
-        limit = cfg.trainer.get(key)
+        limit, name = cfg.trainer.get(key), f"{stage}_dataloader"
+        if is_needed and not is_overridden(name, data):
+            fix = "; set test=false, or define it" if stage == "test" else ""
+            raise InputError(f"data: {type(data).__name__} has no {name}{fix}")
         if not isinstance(limit, float) or not 0 < limit < 1:
             continue
-        loader = getattr(data, f"{stage}_dataloader")()
-        if isinstance(loader, Sized) and len(loader) and limit * len(loader) < 1:
-            raise InputError(
-                f"trainer.{key}={limit:g}: is none of the {len(loader)} batches; a count is a whole number"
-            )
+        length = num_batches(loader_of(data, stage))
+        if length == inf:
+            raise InputError(f"trainer.{key}={limit:g}: the number of batches is not known; give a whole number")
+        if length and limit * length < 1:
+            raise InputError(f"trainer.{key}={limit:g}: is none of the {length} batches; a count is a whole number")
 
 
 def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
     """The options go together, and a batch can be shared among the processes."""
-    if cfg.trainer.gradient_clip_val and "mixed" in str(cfg.trainer.precision) and cfg.optimizer.get("fused"):
+    clips, precision = cfg.trainer.get("gradient_clip_val"), cfg.trainer.get("precision")
+    if clips and "mixed" in str(precision) and cfg.optimizer.get("fused"):
         raise InputError(
-            f"optimizer.fused=true: a fused optimizer cannot clip gradients in precision {cfg.trainer.precision}; "
+            f"optimizer.fused=true: a fused optimizer cannot clip gradients in precision {precision}; "
             "set optimizer.fused=false"
         )
     if batch_size % trainer.world_size:
         raise InputError(f"data.batch_size={batch_size}: cannot be divided evenly among {trainer.world_size} processes")
 
 
+def settle_modes(cfg: DictConfig, task: Task) -> None:
+    """Give each `mode` beside a `monitor` that is null the direction in which that metric gets better.
+
+    Raises:
+        InputError: a mode is the other direction, or it is null and the task does not know.
+    """
+    logged = {*task.metric_keys("train"), *task.metric_keys("val")}
+    better = {monitor: task.mode_of(monitor) for monitor in logged}
+    sections = ["scheduler.", *(f"callbacks.{name}." for name in cfg.get("callbacks") or {})]
+    pairs = {}
+    for section in ["", *sections]:
+        if "mode" in (OmegaConf.select(cfg, section[:-1]) if section else cfg):
+            pairs[section] = [OmegaConf.select(cfg, f"{section}{key}") for key in ("monitor", "mode")]
+    for section, (monitor, mode) in pairs.items():
+        right = better.get(monitor)
+        if mode is not None and right is not None and mode != right:
+            fix = f"set {section}mode={right}{'' if section else ', or leave it out'}"
+            raise InputError(f"{section}mode={mode}: the {WORDS[right]} {monitor} the better; {fix}")
+        if mode is None and right is None and monitor in logged:
+            fix = f"set {section}mode=min or {section}mode=max"
+            raise InputError(f"{section}monitor={monitor}: whether less or more of it is better is not known; {fix}")
+    for section, (monitor, mode) in pairs.items():
+        if mode is None:
+            # What nothing logs is told by check_monitors, once the data have said what will be logged.
+            OmegaConf.update(cfg, f"{section}mode", better.get(monitor) or "min")
+
+
 def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> None:
-    """Every `monitor` of a callback or of the scheduler is among the keys that training logs, when it is asked for."""
+    """Every `monitor` of a callback or of the scheduler is among the keys that training logs, when it is asked for.
+
+    So is every metric that the name of a checkpoint tells.
+    """
     sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.get("callbacks") or {})]
     for section in sections:
         monitor = OmegaConf.select(cfg, f"{section}.monitor")
-        known = ["train_loss"] if section == "scheduler" and cfg.scheduler.interval == "step" else keys
+        is_per_step = section == "scheduler" and cfg.scheduler.get("interval") == "step"
+        known = ["train_loss"] if is_per_step else keys
         if monitor is None or monitor in known:
             continue
         fix = f"it can be one of: {', '.join(known)}"
@@ -73,13 +128,14 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
                 why = "trainer.limit_val_batches=0 leaves out validation; set it"
             fix = f"{why}, or callbacks=no_validation monitor=train_loss"
         raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
-    every, scheduler = cfg.trainer.check_val_every_n_epoch or 1, cfg.scheduler
-    if (
-        str(scheduler.get("monitor")).startswith("val_")
-        and scheduler.interval == "epoch"
-        and scheduler.frequency % every
-    ):
+    for section in sections[1:]:
+        filename = OmegaConf.select(cfg, f"{section}.filename")
+        if unknown := [name for name in fields(str(filename)) if name not in keys]:
+            raise InputError(f"{section}.filename={filename}: nothing logs {unknown[0]}; there are: {', '.join(keys)}")
+    every, scheduler = cfg.trainer.get("check_val_every_n_epoch") or 1, cfg.scheduler
+    is_per_epoch, frequency = scheduler.get("interval", "epoch") == "epoch", scheduler.get("frequency", 1)
+    if str(scheduler.get("monitor")).startswith("val_") and is_per_epoch and frequency % every:
         raise InputError(
-            f"scheduler.frequency={scheduler.frequency}: {scheduler.monitor} comes every {every} epochs "
+            f"scheduler.frequency={frequency}: {scheduler.monitor} comes every {every} epochs "
             f"(trainer.check_val_every_n_epoch); set scheduler.frequency={every}"
         )

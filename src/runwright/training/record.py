@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -31,6 +31,7 @@ from runwright.loggers import tensorboard
 from runwright.loggers.terminal import print_summary
 from runwright.loggers.trackers import MLflow, WandB
 from runwright.loop.pruning import Pruning
+from runwright.rundir.create import check_free
 from runwright.rundir.durable import write
 from runwright.rundir.files import (
     CHECKPOINTS,
@@ -53,21 +54,10 @@ PATIENCE = 5.0  # seconds, in which the processes of a run that was just killed 
 LIBRARIES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf")
 
 
-class LastValidation(Callback):
-    """Remembers after which step validation last ended."""
-
-    def __init__(self) -> None:
-        self.step: int | None = None
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self.step = trainer.global_step
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.step = state_dict["step"]
+@rank_zero_only
+def check_new(run_dir: Path) -> None:
+    """Raise OccupiedError where the directory is not free for a run."""
+    check_free(run_dir, "hydra.run.dir")
 
 
 @rank_zero_only
@@ -81,9 +71,8 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     try:
         write(run_dir / CONFIG, _as_yaml(cfg), exclusive=True)
     except FileExistsError:
-        raise OccupiedError(
-            f"hydra.run.dir={run_dir}: holds a run already; choose another directory, or resume={run_dir}"
-        ) from None
+        check_new(run_dir)
+        raise
     (run_dir / ERROR).unlink(missing_ok=True)  # of an attempt that failed before it got here
     _write_overrides(run_dir, overrides)
 

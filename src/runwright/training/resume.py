@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.errors import InputError, OccupiedError
-from runwright.config.keys import LENGTHS, may_change
+from runwright.config.keys import COUNTED_LENGTHS, LENGTHS, may_change
 from runwright.config.walk import as_typed, leaves_of
 from runwright.loop.checkpoints import is_over
 from runwright.rundir.checkpoint import DamagedCheckpointError, read_checkpoint
@@ -23,8 +23,6 @@ from runwright.training import record
 
 log = logging.getLogger(__name__)
 
-LENGTH = (*LENGTHS, "trainer.max_time")
-
 
 def recorded(run_dir: Path) -> DictConfig | None:
     """The configuration of the run that this directory holds, if it holds one."""
@@ -33,7 +31,7 @@ def recorded(run_dir: Path) -> DictConfig | None:
 
 def finished(run_dir: Path, changed: dict[str, str]) -> dict[str, Any] | None:
     """The metrics of a run that has come to its end, unless that has been moved."""
-    return None if set(changed) & set(LENGTH) else read_metrics(run_dir) or None
+    return None if set(changed) & set(LENGTHS) else read_metrics(run_dir) or None
 
 
 def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
@@ -48,11 +46,11 @@ def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
     refused = [key for key in keys if not may_change(key)]
     length = new.scheduler.get("run_length_as")
     if length is not None and new.scheduler.get(length) is None:  # the schedule spans the run
-        refused += [key for key in keys if key in LENGTHS]
+        refused += [key for key in keys if key in COUNTED_LENGTHS]
     if refused:
         lines = [f"{run_dir}: a run goes on with the values it has, but these differ:"]
         lines += [f"  {key}: {found[key]}" for key in refused]
-        if set(refused) <= set(LENGTH):
+        if set(refused) <= set(LENGTHS):
             lines.append(f"  (scheduler.{length}, which was not given, follows them)")
         raise InputError("\n".join([*lines, f"from={run_dir} with other values starts a run of its own"]))
     return found
@@ -76,6 +74,10 @@ def start(
     epoch, step = loaded.get("epoch", 0), loaded.get("global_step", 0)
     if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < epoch:
         raise InputError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {run_dir} has trained for {epoch} epochs")
+    is_unclosed = "unfinished" not in loaded and loaded.get("resume", {}).get("is_within_epoch", False)
+    if 0 <= cfg.trainer.max_steps < step + is_unclosed:
+        begun = ", and begun an epoch that would not be closed" if is_unclosed else ""
+        raise InputError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} has trained for {step:,} steps{begun}")
     record.restart(run_dir, cfg, overrides)
     if trainer.is_global_zero:
         _continue_logs(trainer, step + is_over(loaded, trainer))

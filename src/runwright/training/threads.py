@@ -15,7 +15,7 @@ PAYS_FROM = 40e6
 some microseconds; where another process has the core, it waits a thousand times as long for its other threads."""
 
 
-def set_num_threads(cfg: DictConfig, model: nn.Module, batch_size: int, recorded: int | None = None) -> None:
+def set_num_threads(cfg: DictConfig, model: nn.Module, batch_size: int, recorded: object = None) -> None:
     """Do as `num_threads` says, and leave in it the number that it comes to.
 
     It follows from the configuration alone, for other numbers of threads sum in another order, to other last bits.
@@ -25,7 +25,7 @@ def set_num_threads(cfg: DictConfig, model: nn.Module, batch_size: int, recorded
             cores for others.
         model: whose weights are counted; a step takes about six operations for each weight and sample.
         batch_size: of the global batch.
-        recorded: the number of a run that is resumed, which `auto` keeps.
+        recorded: the same key of a run that is resumed, whose number `auto` keeps.
 
     Raises:
         InputError: something else than `auto` or a number of at least 1.
@@ -33,7 +33,7 @@ def set_num_threads(cfg: DictConfig, model: nn.Module, batch_size: int, recorded
     wanted, most = cfg.get("num_threads", "auto"), _all_threads()
     if wanted == "auto":
         num_weights = sum(weight.numel() for weight in model.parameters())
-        if recorded is not None:
+        if isinstance(recorded, int):
             wanted = recorded
         elif "OMP_NUM_THREADS" not in os.environ and 6 * num_weights * batch_size < PAYS_FROM:
             wanted = 1

@@ -15,11 +15,12 @@ from runwright.loggers import tensorboard
 from runwright.loggers.terminal import print_config
 from runwright.loop.checkpoints import LastCheckpoint
 from runwright.loop.quiet import quiet_libraries
+from runwright.loop.validation import LastValidation
 from runwright.rundir.read import read_overrides, read_provenance
 from runwright.signals import handle_signals
 from runwright.training import record, resume
 from runwright.training.build import construct
-from runwright.training.checks import check_lengths, check_loaders, check_monitors
+from runwright.training.checks import check_lengths, check_loaders, check_monitors, loader_of, num_batches
 from runwright.training.threads import set_num_threads
 from runwright.training.weights import start_from
 
@@ -48,7 +49,9 @@ def train(
     quiet_libraries()
     with handle_signals() as signals:
         before = resume.recorded(run_dir) if cfg.resume else None
-        validation = record.LastValidation()
+        if before is None:
+            record.check_new(run_dir)
+        validation = LastValidation()
         data, task, trainer = construct(cfg, run_dir, overrides, [*callbacks, validation])
         set_num_threads(cfg, task.model, data.batch_size, None if before is None else before.get("num_threads"))
         for callback in trainer.checkpoint_callbacks:
@@ -67,7 +70,7 @@ def train(
                 data.prepare_data()
             trainer.strategy.barrier()
             data.setup("fit")
-        has_validation = bool(data.val_dataloader()) and trainer.limit_val_batches != 0
+        has_validation = num_batches(loader_of(data, "val")) > 0 and trainer.limit_val_batches != 0
         logged = [*task.metric_keys("train"), *(task.metric_keys("val") if has_validation else [])]
         check_monitors(cfg, logged, has_validation)
         check_loaders(cfg, trainer, data)
@@ -77,14 +80,15 @@ def train(
         except ValueError as error:
             raise InputError(f"task.{error}") from error
 
-        if cfg.get("init_from") and before is None:
-            start_from(task.model, Path(cfg.init_from))
+        taken = start_from(task.model, Path(cfg.init_from)) if cfg.get("init_from") and before is None else []
         typed_before, starts = ([], []) if before is None else (read_overrides(run_dir), read_provenance(run_dir))
         differences = differences_from_defaults(cfg, [*typed_before, *overrides])
         if before is None:
             record.start(run_dir, cfg, overrides)
             if trainer.is_global_zero:
                 print_config(cfg, differences)
+            for line in taken:
+                log.info(line)
         with record.sole_writer(run_dir):
             checkpoint = None if before is None else resume.start(run_dir, cfg, overrides, changed, trainer)
             git = record.provenance(run_dir, started, starts, task)

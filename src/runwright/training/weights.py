@@ -1,6 +1,5 @@
 """A new model that starts from the weights of an earlier run."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,13 +8,14 @@ from torch import Tensor, nn
 from runwright.config.errors import InputError
 from runwright.rundir.checkpoint import find_checkpoint, read_weights
 
-log = logging.getLogger(__name__)
-
 MODEL = "model."  # how the names of its weights begin among the task's
 
 
-def start_from(model: nn.Module, run_dir: Path) -> None:
-    """Copy into a model the weights of a run's best checkpoint, where name and shape are the same; say which are not.
+def start_from(model: nn.Module, run_dir: Path) -> list[str]:
+    """Copy into a model the weights of a run's best checkpoint, where name and shape are the same.
+
+    Returns:
+        Lines that say which are and which are not, for a log.
 
     Raises:
         InputError: there is no such checkpoint, or nothing in it fits.
@@ -31,10 +31,11 @@ def start_from(model: nn.Module, run_dir: Path) -> None:
     if not fitting:
         raise InputError(f"init_from={run_dir}: no weight there fits; there: {_shapes(found)}; here: {_shapes(own)}")
     model.load_state_dict(fitting, strict=False)
-    log.info("init_from: %d of %d tensors come from %s", len(fitting), len(own), path)
+    lines = [f"init_from: {len(fitting)} of {len(own)} tensors come from {path}"]
     for what, state in (("not there", own), ("not taken", found)):
         if left := {name: x for name, x in state.items() if name not in fitting}:
-            log.info("init_from: %s: %s", what, _shapes(left))
+            lines.append(f"init_from: {what}: {_shapes(left)}")
+    return lines
 
 
 def _shapes(state: Mapping[str, Tensor]) -> str:

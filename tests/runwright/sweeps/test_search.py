@@ -185,7 +185,7 @@ def test_what_cannot_be_searched_costs_a_sentence(
 
 def test_a_search_of_the_other_mode_is_refused(cli: Callable[..., Result]) -> None:
     assert cli(*LR, "hydra.sweeper.num_trials=1").status == 0
-    result = cli(*LR, "hydra.sweeper.num_trials=2", "mode=max")
+    result = cli(*LR, "hydra.sweeper.num_trials=2", "monitor=val_acc")
     assert result.status == 2
     assert "mode=max: here holds a search of the other mode" in result.err
 

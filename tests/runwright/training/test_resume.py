@@ -254,11 +254,16 @@ LONGER = {
     "cut_short_by_train_loss": (["monitor=train_loss", "trainer.max_epochs=-1"], "max_steps", [9, 12, 20, 33]),
     "timed": (["trainer.max_epochs=4"], "max_time", [5, 13, 14, 30, 99]),
     "timed_accumulated": (["trainer.accumulate_grad_batches=3"], "max_time", [5, 10, 13, 99]),
-    "timed_validated": ([*WITHIN, "trainer.accumulate_grad_batches=2"], "max_time", [5, 9, 10, 16, 99]),
+    "timed_validated": ([*WITHIN, "trainer.accumulate_grad_batches=2"], "max_time", [5, 9, 10, 11, 16, 22, 99]),
 }
 
 
-@pytest.mark.parametrize("case", LONGER)
+QUICK = ("epochs", "steps", "cut_short", "cut_short_validated", "cut_short_ema", "timed_accumulated", "timed_validated")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in LONGER]
+)
 def test_a_finished_run_can_be_made_longer(
     cli: Callable[..., Result], case: str, batches_as_seconds: None, whole_of: Callable[..., dict[str, Any]]
 ) -> None:
@@ -283,6 +288,8 @@ def test_a_finished_run_can_be_made_longer(
         ([], ["optimizer.lr=0.1", "seed=1"], ["optimizer.lr: 0.05 -> 0.1", "seed: 0 -> 1", "from="]),
         (["scheduler=cosine"], ["trainer.max_epochs=5"], ["trainer.max_epochs: 3 -> 5", "scheduler.T_max"]),
         ([], ["trainer.max_epochs=1"], ["trainer.max_epochs=1", "has trained for 3 epochs"]),
+        ([], ["trainer.max_steps=32"], ["trainer.max_steps=32", "has trained for 33 steps\n"]),
+        (["trainer.max_steps=15"], ["trainer.max_steps=14"], ["trainer.max_steps=14", "has trained for 15 steps\n"]),
     ],
 )
 def test_what_may_not_change_is_named(
@@ -293,6 +300,15 @@ def test_what_may_not_change_is_named(
     assert result.status == 2
     assert all(fragment in result.err for fragment in expected), result.err
     assert (run_dir / "metrics.json").exists()
+
+
+def test_a_run_that_is_within_an_epoch_is_made_no_shorter_than_it_is(
+    cli: Callable[..., Result], interrupted: Callable[..., Path], whole_of: Callable[..., dict[str, Any]]
+) -> None:
+    run_dir = interrupted(15, signal.SIGTERM, *SMALL)
+    assert "has trained for 16 steps, and begun" in cli(f"resume={run_dir}", "trainer.max_steps=16").err
+    assert cli(f"resume={run_dir}", "trainer.max_steps=17").status == 0
+    assert not list(differences(left_by(run_dir), whole_of(*SMALL, "trainer.max_steps=17")))
 
 
 def test_auto_starts_a_run_and_goes_on_with_it(
