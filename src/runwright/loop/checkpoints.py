@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer, WeightAveraging
 from lightning.pytorch.loops import _Loop
 from torch import Tensor, distributed
 
@@ -91,6 +91,7 @@ class LastCheckpoint(Checkpoint):
         self._saved = (0, False)  # at which step, and whether within an epoch
         self._unfinished: dict[str, Any] = {}
         self._is_closing = False
+        self._weights: dict[str, Any] = {}  # after the last epoch, where their averages replace them at the run's end
         self._is_to_stop = False  # once accumulated gradients have been used, and an epoch that is over is closed
         self._last_step = -1
         self._signal = 0
@@ -98,6 +99,8 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._to_save:  # not where another callback saves
             checkpoint["resume"] = self._to_save
+            if self._weights:
+                checkpoint["current_model_state"] = self._weights
             if self._unfinished and not self._to_save["is_within_epoch"]:
                 checkpoint["unfinished"] = self._unfinished
 
@@ -189,6 +192,8 @@ class LastCheckpoint(Checkpoint):
         self.on_validation_start(trainer)
         trainer.should_stop |= self._is_to_stop
         self._is_to_stop = False
+        if any(isinstance(each, WeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]
+            self._weights = deepcopy(pl_module.state_dict())
 
     def on_validation_start(self, trainer: Trainer, *args: Any) -> None:
         if self._unfinished and not self._is_closing:  # one for the run's end is part of the close
@@ -196,13 +201,15 @@ class LastCheckpoint(Checkpoint):
             trainer.fit_loop.epoch_loop._batches_that_stepped += 1  # the step of what Lightning logs
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weights = {}
         self._agree_on_signal(trainer, pl_module)
         self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.signals is not None:
             self.signals.deferred = False
-        self.on_train_epoch_start(trainer, pl_module)
+        self._agree_on_signal(trainer, pl_module)
+        self._save(trainer, pl_module)
 
     def _agree_on_signal(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pending = self.signals.pending if self.signals is not None else 0

@@ -233,6 +233,8 @@ def test_a_finished_run_says_so_and_stays_as_it_is(cli: Callable[..., Result]) -
 # What the longer run has besides, what ends it, and the ends on the way to its own. An epoch has 11 batches.
 LONGER = {
     "epochs": (["scheduler=step"], "max_epochs", [2, 5]),
+    "ema": (["callbacks=[default,ema]"], "max_epochs", [1, 2, 4]),
+    "ema_steps": (["callbacks=[default,ema,max_norm]", "trainer.max_epochs=-1"], "max_steps", [11, 15, 22, 36]),
     "steps": (["trainer.max_epochs=-1", "scheduler=step"], "max_steps", [11, 22, 55]),
     "steps_and_epochs": (["trainer.max_epochs=4", "scheduler=plateau", "scheduler.patience=0"], "max_steps", [33, 66]),
     "accumulated": (["trainer.max_epochs=-1", "trainer.accumulate_grad_batches=3"], "max_steps", [4, 12]),
@@ -258,7 +260,7 @@ LONGER = {
 }
 
 
-QUICK = ("epochs", "steps", "cut_short", "cut_short_validated", "cut_short_ema", "timed_accumulated", "timed_validated")
+QUICK = ("epochs", "ema_steps", "steps", "cut_short", "cut_short_validated", "timed_accumulated", "timed_validated")
 
 
 @pytest.mark.parametrize(
