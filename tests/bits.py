@@ -46,7 +46,7 @@ def plain(value: Any) -> Any:
         return {
             key: plain(each)
             for key, each in value.items()
-            if key not in ("folder", "replaced", "dirpath", "current_score", "best_k_models", "time_elapsed")
+            if key not in ("folder", "replaced", "dirpath", "current_score", "best_k_models", "Timer")
             and not str(key).endswith("_path")
         }
     if isinstance(value, list | tuple):

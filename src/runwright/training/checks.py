@@ -3,7 +3,7 @@
 from math import inf
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
@@ -17,10 +17,16 @@ WORDS = {"min": "less", "max": "more"}
 
 
 def loader_of(data: Any, stage: str) -> Any:
-    """What the data give for a stage, one loader or several; an empty list where they give none."""
+    """What the data give for a stage, one loader or several; an empty list where they define none.
+
+    Raises:
+        InputError: they give None, which Lightning does not take.
+    """
     name = f"{stage}_dataloader"
-    loader = getattr(data, name)() if is_overridden(name, data) else None
-    return [] if loader is None else loader
+    loader = getattr(data, name)() if is_overridden(name, data, LightningDataModule) else []
+    if loader is None:
+        raise InputError(f"data: {type(data).__name__}.{name}() gives None; an empty list stands for no batches")
+    return loader
 
 
 def num_batches(loader: Any) -> float:
@@ -58,7 +64,7 @@ def check_lengths(cfg: DictConfig, data: Data) -> None:
     for stage, is_needed in (("train", True), ("val", False), ("test", cfg.test)):
         key = f"limit_{stage}_batches"
         limit, name = cfg.trainer.get(key), f"{stage}_dataloader"
-        if is_needed and not is_overridden(name, data):
+        if is_needed and not is_overridden(name, data, LightningDataModule):
             fix = "; set test=false, or define it" if stage == "test" else ""
             raise InputError(f"data: {type(data).__name__} has no {name}{fix}")
         if not isinstance(limit, float) or not 0 < limit < 1:
