@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from runwright.config.walk import as_typed, kind_of
 
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 LARGEST = 2**63  # beyond which torch and NumPy fail in the middle of a run
+Choices = Callable[[str], list[str]]  # of a group; none of what is no group
 
 
 @dataclass(frozen=True)
@@ -88,26 +90,27 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
         InputError: an unknown group, choice or key, or a value of another kind than the one it replaces.
     """
     loader = GlobalHydra.instance().config_loader()
+    choices_of: Choices = cache(loader.get_group_options)  # Hydra copies all that it has read for each answer
     parser = OverridesParser.create(config_loader=loader)
     try:
         parsed = parser.parse_overrides(overrides)
         _check_lengths(parsed)
         if nameless := next((override.input_line for override in parsed if not override.key_or_group), None):
             raise OverrideParseException(nameless, "no key")
-        choice = next((override for override in parsed if _is_group(loader, override)), None)
+        choice = next((override for override in parsed if _is_group(choices_of, override)), None)
         if config_name == "from" and choice is not None:
             raise InputError(
                 f"{choice.input_line}: a recorded run has values, not choices; change its values one by one"
             )
         if not any(override.key_or_group == "hydra.searchpath" for override in parsed):
-            _check_groups(loader, parsed)  # else choices may lie in folders that only composing looks into
-        kept = [str(next(_settings(override))) for override in parsed if _shapes_reference(loader, override)]
+            _check_groups(choices_of, parsed)  # else choices may lie in folders that only composing looks into
+        kept = [str(next(_settings(override))) for override in parsed if _shapes_reference(choices_of, override)]
         first = compose(config_name, kept, return_hydra_config=True)
         sweeper_params = OmegaConf.select(first, "hydra.sweeper.params") or {}
         typed = {override.get_key_element() for override in parsed}
         from_config = parser.parse_overrides([f"{k}={v}" for k, v in sweeper_params.items() if k not in typed])
         _check_lengths(from_config)
-        _check_groups(loader, from_config)
+        _check_groups(choices_of, from_config)
         is_sweep = multirun or str(OmegaConf.select(first, "hydra.mode")) == "RunMode.MULTIRUN"
     except NOT_COMPOSED as error:
         raise InputError(_hydra_sentence(error)) from error
@@ -119,7 +122,7 @@ def check_overrides(config_name: str, overrides: list[str], multirun: bool = Fal
         raise InputError(f"{name}={values}: several values take --multirun (-m); a list is written {name}=[{values}]")
 
     options = [list(_settings(override)) for override in [*from_config, *parsed]]
-    shaping = {o.get_key_element() for o in [*from_config, *parsed] if _shapes_reference(loader, o)}
+    shaping = {o.get_key_element() for o in [*from_config, *parsed] if _shapes_reference(choices_of, o)}
     references = {tuple(kept): first}
     missing = {tuple(kept): left_open(loader, config_name, kept, first)}
     combinations = [[alternatives[0] for alternatives in options]]
@@ -161,13 +164,13 @@ def _own_keys(loader: ConfigLoader, config_name: str) -> set[str]:
     return {key for file in files if file.is_file() for key in yaml.safe_load(file.read_text(encoding="utf-8")) or {}}
 
 
-def _is_group(loader: ConfigLoader, override: Override) -> bool:
-    return bool(loader.get_group_options(override.key_or_group))
+def _is_group(choices_of: Choices, override: Override) -> bool:
+    return bool(choices_of(override.key_or_group))
 
 
-def _shapes_reference(loader: ConfigLoader, override: Override) -> bool:
+def _shapes_reference(choices_of: Choices, override: Override) -> bool:
     """Whether an override decides which YAML values the others are compared with."""
-    return _is_group(loader, override) or override.is_hydra_override()
+    return _is_group(choices_of, override) or override.is_hydra_override()
 
 
 def _settings(override: Override) -> Iterator[Setting]:
@@ -194,11 +197,11 @@ def _check_lengths(overrides: list[Override]) -> None:
             raise InputError(f"{override.input_line}: there is no value in it")
 
 
-def _check_groups(loader: ConfigLoader, overrides: list[Override]) -> None:
+def _check_groups(choices_of: Choices, overrides: list[Override]) -> None:
     for override in overrides:
-        if not _is_group(loader, override) or override.is_delete():
+        if not _is_group(choices_of, override) or override.is_delete():
             continue
-        choices = loader.get_group_options(override.key_or_group)
+        choices = choices_of(override.key_or_group)
         for setting in _settings(override):
             for choice in setting.value if isinstance(setting.value, list) else [setting.value]:
                 if choice is None:
