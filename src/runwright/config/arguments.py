@@ -25,6 +25,11 @@ def complain(message: str) -> int:
     return 2
 
 
+def shows_traces() -> bool:
+    """Whether the user wants tracebacks rather than lines."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
 def print_trace() -> None:
     """The traceback of the exception that is being handled."""
     print(printable(traceback.format_exc()), end="", file=sys.stderr)
@@ -48,7 +53,7 @@ def complaining() -> Iterator[None]:
     except BrokenPipeError:
         end_with_pipe()
     except Exception as error:
-        if (message := sentence(error)) is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if (message := sentence(error)) is None or shows_traces():
             print_trace()
             sys.exit(1 if message is None else 2)
         sys.exit(complain(message))

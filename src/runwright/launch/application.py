@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from runwright import report
-from runwright.config.arguments import complain, end_with_pipe, print_trace
+from runwright.config.arguments import complaining
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError, OccupiedError, printable, sentence
 from runwright.config.keys import KEYS, key
@@ -59,7 +59,7 @@ class Plan:
 def run(main: Callable[[], Any], conf: str) -> None:
     """Run a Hydra application. Bad input is told in one or two lines; the exit status is 2, and nothing is left behind.
 
-    `HYDRA_FULL_ERROR=1`, or any `debug=...`, shows the whole traceback instead.
+    `HYDRA_FULL_ERROR=1`, which any `debug=...` sets, shows the whole traceback instead.
 
     Args:
         main: decorated with `hydra.main`; it calls `runwright.launch.job.run_job`.
@@ -68,30 +68,24 @@ def run(main: Callable[[], Any], conf: str) -> None:
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback per line
     # Under `uv run`, Ray would give its workers a copy of the project, and the runs would be written there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    try:
-        if train_other_rank(sys.argv):
-            return
-        plan = make_plan(sys.argv[1:], Path(conf))
-        sys.argv[1:] = plan.arguments
-        if plan.directory is None:
-            main()
-        elif plan.is_sweep:
-            _sweep(main, plan)
-        else:
-            _run(main, plan.directory)
-    except KeyboardInterrupt:  # before there was anything to save
-        sys.exit(128 + signal.SIGINT)
-    except Interrupted as end:  # in a process that follows rank 0, which says it
-        sys.exit(128 + end.number)
-    except BrokenPipeError:
-        end_with_pipe()
-    except Exception as error:
-        message = sentence(error)
-        is_debugged = not {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}.isdisjoint(sys.argv)
-        if message is None or is_debugged or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            print_trace()
-            sys.exit(1 if message is None else 2)
-        sys.exit(complain(message))
+    if not {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}.isdisjoint(sys.argv):
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    with complaining():
+        try:
+            if train_other_rank(sys.argv):
+                return
+            plan = make_plan(sys.argv[1:], Path(conf))
+            sys.argv[1:] = plan.arguments
+            if plan.directory is None:
+                main()
+            elif plan.is_sweep:
+                _sweep(main, plan)
+            else:
+                _run(main, plan.directory)
+        except KeyboardInterrupt:  # before there was anything to save
+            sys.exit(128 + signal.SIGINT)
+        except Interrupted as end:  # in another rank than 0, which prints it
+            sys.exit(128 + end.number)
 
 
 def make_plan(arguments: Sequence[str], conf: Path) -> Plan:

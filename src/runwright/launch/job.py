@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runwright.config.arguments import complain, print_trace
+from runwright.config.arguments import complain, print_trace, shows_traces
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError, OccupiedError, printable, sentence
 from runwright.config.walk import as_typed
@@ -93,11 +93,6 @@ def _print_failure(error: Exception, is_logged: bool) -> int:
     elif not is_logged:
         complain(_summary(error))
     return 2 if is_input_error else 1
-
-
-def shows_traces() -> bool:
-    """Whether the user wants tracebacks: HYDRA_FULL_ERROR=1, or any `debug=...`."""
-    return os.environ.get("HYDRA_FULL_ERROR") == "1" or HydraConfig.get().runtime.choices.get("debug") is not None
 
 
 def _print_how_to_resume(directory: Path, end: Interrupted, is_ours: bool) -> int:

@@ -1,6 +1,5 @@
 """All combinations of the values given, as a sweeper of Hydra's."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -15,7 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from runwright.config.arguments import complaining
+from runwright.config.arguments import complaining, shows_traces
 from runwright.config.errors import InputError, OccupiedError
 from runwright.config.walk import quoted
 from runwright.rundir.durable import write
@@ -79,7 +78,7 @@ def subdir(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
 
 def raise_if_debugged(results: Sequence[JobReturn]) -> None:
     """With HYDRA_FULL_ERROR=1 raise what a job failed with; else the leaderboard tells, and the job's error.txt."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if shows_traces():
         for result in results:
             _ = result.return_value  # raises it
 
