@@ -51,7 +51,7 @@ class Data(Protocol):
         return None
 
     def preprocessing(self) -> nn.Module:
-        """Map samples as stored in the files, (B, *sample_shape), to the model's input. Already fitted or loaded."""
+        """Module from stored samples, (B, *sample_shape), to the model's input; already fitted or loaded."""
         return nn.Identity()
 
 

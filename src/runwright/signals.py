@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, a scheduler's stop, SLURM's time limit warning
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, a scheduler's stop, SLURM's warning
 
 
 class Interrupted(BaseException):
@@ -39,7 +39,7 @@ class Signals:
             raise Interrupted(number)
         self.pending = number
         name = signal.Signals(number).name
-        print(f"{name}: finishing the batch; another one ends at once", file=sys.stderr, flush=True)
+        print(f"{name}: finishing the batch; a second signal ends the run at once", file=sys.stderr, flush=True)
 
 
 @contextmanager

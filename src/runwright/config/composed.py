@@ -40,7 +40,7 @@ def check_keys(cfg: DictConfig, own: Collection[str] = ()) -> None:
                 f"indented below the one before"
             )
         if value == NULL:
-            raise InputError(f"{'.'.join(name)}: None is a word here; write null for no value")
+            raise InputError(f"{'.'.join(name)}: None is read as a string; write null for no value")
     words = referenced_words(str(content))
     for key in content:
         if key not in (*VALUES, *SECTIONS, *own) and key not in words:

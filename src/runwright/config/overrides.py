@@ -241,7 +241,7 @@ def _check_value(cfg: DictConfig, setting: Setting, known: set[str]) -> None:
     name, parent = setting.key.lstrip("+"), ""
     is_added = name != setting.key
     if setting.text == NULL:
-        raise InputError(f"{setting}: None is a word here; write {setting.key}=null")
+        raise InputError(f"{setting}: None is read as a string; write {setting.key}=null")
     old: Any = cfg
     for part in name.split("."):
         if not isinstance(old, DictConfig):

@@ -138,7 +138,7 @@ def make_plan(arguments: Sequence[str], conf: Path) -> Plan:
     if is_sweep and "mode" in cfg.hydra.sweeper:  # a search; it needs the mode before its jobs start
         if len(goals) > 1:
             monitors = ",".join(sorted(monitor for monitor, _ in goals))
-            raise InputError(f"monitor={monitors}: a search goes by one metric alone")
+            raise InputError(f"monitor={monitors}: a search optimizes only one metric")
         plain += [f"hydra.sweeper.mode={mode}" for _, mode in goals]
     may_be_there = resumes or cfg.hydra.sweeper._target_.endswith(".OptunaSweeper")
     return Plan(plain, Path(place), is_sweep, bool(cfg.get("report")), command.typed, may_be_there)

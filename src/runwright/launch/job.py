@@ -68,7 +68,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 
 def _record_failure(directory: Path, error: Exception) -> None:
-    with suppress(OSError):  # the disk may be full or gone, which the summary then says
+    with suppress(OSError):  # the disk may be full or gone, as the summary then says
         summary = _summary(error)
         log.error("%s failed: %s", directory, summary)
         trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
@@ -146,7 +146,7 @@ def num_processes(cfg: DictConfig) -> int:
     devices: Any
     devices, num_nodes = OmegaConf.select(cfg, "trainer.devices"), OmegaConf.select(cfg, "trainer.num_nodes") or 1
     if num_nodes > 1:
-        raise InputError(f"trainer.num_nodes={num_nodes}: torchrun or srun starts several nodes; see docs/scaling.md")
+        raise InputError(f"trainer.num_nodes={num_nodes}: use torchrun or srun for several nodes; see docs/scaling.md")
     if (isinstance(devices, int) and devices == 0) or (OmegaConf.is_list(devices) and not devices):
         raise InputError(f"trainer.devices={as_typed(devices)}: must be at least 1, a list of GPUs, or auto")
     if OmegaConf.is_list(devices):

@@ -32,7 +32,7 @@ def _comment(digest: str) -> bytes:
     return DIGEST.to_bytes(2, "little") + digest.encode()
 
 
-def _most() -> int:
+def _largest() -> int:
     """Largest size in bytes of a checkpoint on this machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE
 
@@ -47,7 +47,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch  # not at the top: commands that need no torch import this module
 
-    content = read_inside(path, path.parent, most := _most())
+    content = read_inside(path, path.parent, largest := _largest())
     digest = sha256(memoryview(content)[: -DIGEST - 2])
     digest.update(b"\0\0")
     if content[-DIGEST - 2 :] != _comment(digest.hexdigest()):
@@ -55,12 +55,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             size = sum(part.file_size for part in archive.infolist())  # torch.save does not compress, but others may
-        if size <= most:
+        if size <= largest:
             checkpoint = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a forged archive can make its parsers raise anything
         raise DamagedCheckpointError(f"{path}: holds something other than tensors and plain values") from error
-    if size > most:
-        raise DamagedCheckpointError(f"{path}: takes more than {most:,} bytes")
+    if size > largest:
+        raise DamagedCheckpointError(f"{path}: takes more than {largest:,} bytes")
     if not isinstance(checkpoint, dict):
         raise DamagedCheckpointError(f"{path}: not a checkpoint")
     return checkpoint
@@ -78,7 +78,7 @@ def find_checkpoint(run_dir: Path, which: str) -> Path:
         best += [recorded] if recorded.is_file() else []
     path = best[-1] if best and which == "best" else folder / LAST
     try:
-        open_inside(path, run_dir, _most()).close()
+        open_inside(path, run_dir, _largest()).close()
     except FileNotFoundError:
         message = f"{path}: there is no such checkpoint" if folder.is_dir() else f"{run_dir}: no checkpoints"
         raise InputError(message) from None

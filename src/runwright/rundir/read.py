@@ -67,7 +67,7 @@ def read_yaml(path: Path) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             # A few lines of aliases could expand to gigabytes; a tag could create any kind of object.
             if depth > DEEPEST or isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
-                raise InputError(f"{path}: holds references, tags or deep nesting, as no recorded run does")
+                raise InputError(f"{path}: holds aliases, tags or deep nesting, which no recorded run has")
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not a configuration: {' '.join(str(error).split())[:200]}") from error

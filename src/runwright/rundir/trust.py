@@ -152,7 +152,7 @@ def _check_strings(path: Path, content: Any, is_own: Callable[[str], bool]) -> N
         is_place = isinstance(value, str) and not is_plain(value)
         takes_strings = names[-1] in STRING_ARGUMENTS or section not in WRITERS or is_own(target)
         if is_place or "_args_" in names or (isinstance(value, str) and not takes_strings):
-            raise InputError(f"{path}: {key}={value}: a recorded run writes into its own directory alone")
+            raise InputError(f"{path}: {key}={value}: a recorded run may write only into its own directory")
 
 
 def is_plain(text: str) -> bool:
@@ -176,7 +176,8 @@ def check_links(run_dir: Path) -> None:
 
 def _refusal(path: Path, key: str, name: Any) -> InputError:
     return InputError(
-        f"{path}: {key}={name}: not a class that a recorded run may be built of; packages are added in conf/{SETTING}"
+        f"{path}: {key}={name}: not a class that a recorded run may be built of; "
+        f"if you trust it, add its package to conf/{SETTING}"
     )
 
 

@@ -85,13 +85,13 @@ def compare(paths: Iterable[Path]) -> list[Row]:
     """
     runs = sorted(map(_load, paths), key=lambda run: not run.metrics)
     groups: dict[str, list[_Run]] = {}
-    beside: dict[tuple[Any, ...], str] = {}
+    group_keys: dict[tuple[Any, ...], str] = {}
     for run in runs:
         place = (str(run.path.parent), run.setup)
         own = (run.metrics["name"], run.metrics["monitor"], run.settings or run.setup) if run.metrics else place
-        key = beside.get(place) if not run.metrics else None
+        key = group_keys.get(place) if not run.metrics else None
         key = key or json.dumps(own, sort_keys=True)
-        beside.setdefault(place, key)
+        group_keys.setdefault(place, key)
         groups.setdefault(key, []).append(run)
     columns = _columns(runs, [group[0] for group in groups.values()])
     return sorted((_row(group, columns) for group in groups.values()), key=_rank)
@@ -115,13 +115,13 @@ def _columns(runs: Sequence[_Run], firsts: Sequence[_Run]) -> list[str]:
     common = set.intersection(*(set(run.typed.items()) for run in runs)) if runs else set()
     typed = dict.fromkeys(key for run in runs for key, value in run.typed.items() if (key, value) not in common)
     columns = [key for key in typed if key not in (*REPEATS, "name") and _differ(firsts, key)]
-    alike: dict[tuple[str, ...], list[_Run]] = {}
+    similar: dict[tuple[str, ...], list[_Run]] = {}
     for run in firsts:
         if run.metrics:
-            alike.setdefault((run.metrics["name"], *(as_typed(run.value(key)) for key in columns)), []).append(run)
-    for twins in alike.values():
-        keys = dict.fromkeys(key for run in twins for key in run.settings) if len(twins) > 1 else {}
-        columns += [key for key in keys if key not in columns and _differ(twins, key)]
+            similar.setdefault((run.metrics["name"], *(as_typed(run.value(key)) for key in columns)), []).append(run)
+    for group in similar.values():
+        keys = dict.fromkeys(key for run in group for key in run.settings) if len(group) > 1 else {}
+        columns += [key for key in keys if key not in columns and _differ(group, key)]
     return columns
 
 

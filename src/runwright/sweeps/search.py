@@ -144,7 +144,7 @@ class OptunaSweeper(Sweeper):
                 if trial.state == TrialState.RUNNING:  # killed before all of its values were drawn, or of another space
                     self.study.tell(number, state=TrialState.FAIL)
                 claims.release(number)
-        with claims.alone():  # so that no other process takes the same number
+        with claims.exclusive():  # so that no other process takes the same number
             while len(batch) < self.num_parallel and (number := len(self.study.get_trials(False))) < self.num_trials:
                 claims.take(number)
                 seed = self.sampler.get("seed")
@@ -199,8 +199,8 @@ class _Claims:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number + 1)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Exclude other processes, and wait for them."""
+    def exclusive(self) -> Iterator[None]:
+        """Wait for other processes in this context, then exclude them."""
         fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
         try:
             yield
