@@ -119,7 +119,7 @@ def test_a_search_by_accuracy_maximizes_it(cli: Callable[..., Result], tmp_path:
 
 
 def test_a_search_goes_by_one_metric() -> None:
-    with pytest.raises(InputError, match=r"^monitor=val_acc,val_loss: a search goes by one metric alone"):
+    with pytest.raises(InputError, match=r"^monitor=val_acc,val_loss: a search optimizes only one metric"):
         make_plan(["-m", "hydra/sweeper=optuna", "monitor=val_loss,val_acc"], CONF)
     grid = make_plan(["-m", "monitor=val_loss,val_acc"], CONF)
     assert not any("sweeper.mode" in each for each in grid.arguments)

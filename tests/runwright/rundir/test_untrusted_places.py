@@ -111,7 +111,7 @@ def test_a_recorded_place_is_refused(tmp_path, key):
     node[last] = PLACES[key]
     (run_dir / "config.yaml").write_text(yaml.safe_dump(content))
     read_config(run_dir, CONF)  # none of it is built where a run is only looked at
-    with pytest.raises(InputError, match="its own directory alone"):
+    with pytest.raises(InputError, match="only into its own directory"):
         read_config(run_dir, CONF, to_train=True)
 
 
@@ -122,7 +122,7 @@ def test_a_library_behind_a_name_of_the_projects_is_still_the_librarys(tmp_path,
     content["callbacks"]["mine"] = place
     (run_dir / "config.yaml").write_text(yaml.safe_dump(content))
     cfg = read_config(run_dir, own_conf, to_train=True)
-    with pytest.raises(InputError, match="its own directory alone"):
+    with pytest.raises(InputError, match="only into its own directory"):
         check_objects(run_dir, cfg, own_conf, to_train=True)
 
 

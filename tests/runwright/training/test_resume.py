@@ -393,7 +393,7 @@ def test_a_second_signal_ends_at_once(process: Callable[..., Result], once: None
     args = [*ONCE_ARGS, "+callbacks.once.signals=2"]
     result = process(*args)
     assert result.status == -signal.SIGTERM
-    assert "another one ends at once" in result.err
+    assert "a second signal ends the run at once" in result.err
     assert "goes on after step 11" in process(*args).out
 
 
