@@ -78,7 +78,7 @@ def _tree(title: str, values: Mapping[str, str | tuple[str, str]]) -> Tree:
 
 
 def print_summary(metrics: Mapping[str, Any], duration: str, last_validated: int | None, places: Sequence[str]) -> None:
-    """Print the results of training and test, and their places; `last_validated`: the step of the validation metrics."""
+    """Print the results of training and test; `last_validated` is the step of the validation metrics."""
     epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
     head = f"{epochs} in {duration}; {metrics['stopped']}"
     tested = "best checkpoint" if metrics["best_checkpoint"] else "last weights"
