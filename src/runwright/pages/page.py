@@ -85,7 +85,7 @@ class Page:
         return path
 
     def render(self) -> str:
-        """Only the two scripts may run, by their hashes, and nothing may be fetched: texts come from untrusted files."""
+        """Only the two scripts may run, by their hashes, and nothing may be fetched: texts are from untrusted files."""
         environment = Environment(
             autoescape=True, loader=PackageLoader("runwright.pages", ""), trim_blocks=True, finalize=_shown
         )

@@ -160,7 +160,7 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _margin(ours: Mapping[Any, float], theirs: Mapping[Any, float], over: str) -> tuple[float, str]:
-    """Half the 95 % confidence interval of the difference of two means, and what it is over: pairs if possible."""
+    """Half the 95 % confidence interval of the difference of two means, and its basis: pairs if possible."""
     from scipy.special import stdtrit  # imported here, because most reports do not need it
 
     if set(ours) == set(theirs):
