@@ -95,7 +95,7 @@ class Profile(Callback):
             own = item.self_cpu_time_total + getattr(item, "self_device_time_total", 0)
             costs.append((own / self.num_steps / 1000, item.count / self.num_steps, item.key))
         lines = [
-            f"{'ms':>8}{'calls':>7}  per step; the most expensive of {sum(ms for ms, *_ in costs):.3f} ms in total"
+            f"{'ms':>8}{'calls':>7}  per step; the most expensive of {sum(ms for ms, *_ in costs):.3f} ms"
         ]
         lines += [f"{ms:8.3f}{calls:7.1f}  {name}" for ms, calls, name in sorted(costs, reverse=True)[:10]]
         log.info("\n".join([*lines, f"trace: {path}"]))

@@ -308,7 +308,7 @@ def test_a_run_that_is_within_an_epoch_is_made_no_shorter_than_it_is(
     cli: Callable[..., Result], interrupted: Callable[..., Path]
 ) -> None:
     run_dir = interrupted(15, signal.SIGTERM, *SMALL)
-    assert "has trained for 16 steps, and begun" in cli(f"resume={run_dir}", "trainer.max_steps=16").err
+    assert "has trained for 16 steps, and needs at least one more" in cli(f"resume={run_dir}", "trainer.max_steps=16").err
     assert cli(f"resume={run_dir}", "trainer.max_steps=17").status == 0
     assert not list(differences(left_by(run_dir), left_by(cli(*SMALL, "trainer.max_steps=17").run_dir)))
 
