@@ -98,11 +98,12 @@ def train(
             with resume.restoring(checkpoint):
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             outcome = record.outcome_of_fit(trainer, cfg, run_dir)  # before the test replaces metrics and states
+            last_validated = validation.step  # the test restores the callbacks of its checkpoint
             if cfg.test:
                 best = record.best_checkpoint(trainer) if has_validation else None
                 trainer.test(task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
                 outcome["test"] = record.metrics_of(trainer)
             outcome["differences"] = differences
             is_resumed = checkpoint is not None
-            record.finish(run_dir, cfg, trainer, outcome, started, is_resumed, validation.step)
+            record.finish(run_dir, cfg, trainer, outcome, started, is_resumed, last_validated)
         return outcome["best"]

@@ -79,6 +79,15 @@ def test_validation_metrics_older_than_the_last_epoch_are_called_so(cli: Callabl
     assert re.search(said, resumed.out)
 
 
+def test_validation_metrics_are_the_last_epochs_whichever_was_tested(
+    cli: Callable[..., Result],
+) -> None:
+    result = cli("trainer.max_epochs=4", "optimizer.lr=1")  # so high that an earlier epoch is the best
+    assert result.metrics["best_epoch"] < 3
+    assert re.search(r"last epoch\n  train_loss .*\n  val_acc .*\n  val_loss", result.out)
+    assert "last validation" not in result.out
+
+
 def test_a_terminal_gets_a_tree_a_bar_and_a_table_and_the_log_plain_text(
     cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
