@@ -12,7 +12,8 @@ import pytest
 import yaml
 from conftest import SCRIPT, Result
 
-from runwright.sweeps.study import JOURNAL, STUDY, open_journal
+from runwright.rundir.files import STUDY_JOURNAL
+from runwright.sweeps.study import STUDY, open_journal
 
 optuna = pytest.importorskip("optuna")
 
@@ -23,7 +24,7 @@ LR = ["-m", "hydra/sweeper=optuna", RATES, *SMALL]
 
 
 def trials_of(folder: Path) -> list[Any]:
-    return optuna.load_study(study_name=STUDY, storage=open_journal(folder / JOURNAL)).trials
+    return optuna.load_study(study_name=STUDY, storage=open_journal(folder / STUDY_JOURNAL)).trials
 
 
 def states_of(folder: Path) -> list[str]:
