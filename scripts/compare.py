@@ -10,10 +10,10 @@ from runwright.sweeps.table import problems, show, write_summary
 
 
 def main() -> None:
-    parser = Parser(description="Compare runs: what differs, and how they did, best first.")
-    parser.add_argument("directories", nargs="+", type=Path, help="run directories, or directories that hold some")
-    parser.add_argument("--metric", help="show this metric alone")
-    parser.add_argument("--output", type=Path, help="folder for summary.csv and summary.json (default: a sole sweep's)")
+    parser = Parser(description="Compare runs: their differing settings and their metrics, best first.")
+    parser.add_argument("directories", nargs="+", type=Path, help="run directories, or directories that contain runs")
+    parser.add_argument("--metric", help="show only this metric")
+    parser.add_argument("--output", type=Path, help="folder of summary.csv and summary.json (default: the given sweep)")
     args = parser.parse_args()
     with complaining():
         report(args.directories, args.metric, args.output)

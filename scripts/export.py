@@ -10,7 +10,7 @@ SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "torch.export": ".pt2"}
 
 
 def main() -> None:
-    parser = Parser(description="Write a run's network, normalisation included, and a model card beside it.")
+    parser = Parser(description="Write a run's network, including normalisation, and a model card next to it.")
     parser.add_argument("run_dir", type=Path, help="run directory, which may have been moved")
     parser.add_argument("--format", choices=SUFFIXES, required=True)
     parser.add_argument("--output", type=Path, help="default: RUN_DIR/export/model with the format's suffix")
@@ -20,7 +20,7 @@ def main() -> None:
     with complaining():
         from runwright.rundir.trust import check_links, read_config
 
-        read_config(args.run_dir, CONF)  # answers before torch is imported, where it can
+        read_config(args.run_dir, CONF)  # so that errors here do not wait for the import of torch
         if args.output is None:
             check_links(args.run_dir)
         if output.suffix != SUFFIXES[args.format]:
@@ -32,9 +32,9 @@ def main() -> None:
         run = reopen(args.run_dir, CONF, args.checkpoint)
         card = model_card(run, args.run_dir)
         difference = export(run, args.format, output)
-        described = output.with_suffix(".md")
-        write(described, printable(card).encode())
-        print(printable(f"{output}: outputs within {difference:.1e} of the run's; {described} describes it"))
+        card_path = output.with_suffix(".md")
+        write(card_path, printable(card).encode())
+        print(printable(f"{output}: outputs within {difference:.1e} of the run's; model card: {card_path}"))
 
 
 if __name__ == "__main__":

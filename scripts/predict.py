@@ -10,7 +10,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def main() -> None:
-    parser = Parser(description="Say what a run's network makes of samples; no training data are needed.")
+    parser = Parser(description="Predict samples in files with a run's network; training data are not needed.")
     parser.add_argument("run_dir", type=Path, help="run directory, which may have been moved")
     parser.add_argument("--input", type=Path, nargs="+", required=True, help=".csv, .npy, .npz, or images")
     parser.add_argument("--output", type=Path, required=True, help=".csv or .npz: classes with probabilities")
@@ -19,7 +19,7 @@ def main() -> None:
     with complaining():
         from runwright.rundir.trust import read_config
 
-        read_config(args.run_dir, CONF)  # answers before torch is imported, where it can
+        read_config(args.run_dir, CONF)  # so that errors here do not wait for the import of torch
         if args.output.suffix.lower() not in (".csv", ".npz"):
             raise InputError(f"--output {args.output}: must end in .csv or .npz")
         for path in args.input:

@@ -8,8 +8,8 @@ from runwright.report import write_report
 
 
 def main() -> None:
-    parser = Parser(description="Write report.html, and its charts as a picture, into a run's or a sweep's directory.")
-    parser.add_argument("directory", type=Path, help="run directory, or a directory that holds some")
+    parser = Parser(description="Write report.html and a picture of its charts into the directory of a run or a sweep.")
+    parser.add_argument("directory", type=Path, help="run directory, or a directory that contains runs")
     args = parser.parse_args()
     with complaining():
         if not args.directory.is_dir():

@@ -1,4 +1,4 @@
-"""Train a network as conf/ says: python scripts/train.py [group=choice ...] [key=value ...]"""
+"""Train a network as configured in conf/: python scripts/train.py [group=choice ...] [key=value ...]"""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CONF = str(Path(__file__).resolve().parents[1] / "conf")
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    return run_job(cfg)  # in this process or in several; runwright.training.train is the run, top to bottom
+    return run_job(cfg)  # in one process or several; runwright.training.train is the run itself
 
 
 if __name__ == "__main__":

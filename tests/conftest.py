@@ -205,11 +205,27 @@ def class_of(group: str, choice: str) -> Any:
 
 
 @pytest.fixture(scope="session")
+def own_conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's conf/ that lists modules of the tests beside the project's own package."""
+    folder = tmp_path_factory.mktemp("conf")
+    listed = {"packages": [PACKAGE, "own_parts", "toy"], "functions": ["own_parts"]}
+    (folder / "trusted.yaml").write_text(yaml.safe_dump(listed))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory on the irises, as training leaves it, by the shortest way."""
     from runwright.training.build import make
 
-    fixed = ("name=iris", "+model.sample_shape=[4]", "+model.num_outputs=3", "trainer.max_epochs=1")
+    fixed = (
+        "name=iris",
+        "+model.sample_shape=[4]",
+        "+model.num_outputs=3",
+        "trainer.max_epochs=1",
+        "mode=min",
+        "num_threads=1",
+    )
     cfg = composed("data=iris", "callbacks=no_validation", "monitor=train_loss", *fixed)
     run_dir = tmp_path_factory.mktemp("made")
     (run_dir / "checkpoints").mkdir()

@@ -1,6 +1,6 @@
 """Parts as a project brings them of its own, in a module that a test's conf/trusted.yaml lists."""
 
-import gzip  # noqa: F401  # such modules import others, which nobody has listed
+import gzip  # noqa: F401  # such modules import what nobody has listed
 from collections.abc import Callable, Iterator
 from math import ceil
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: F401
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset

@@ -1,4 +1,4 @@
-"""Parameter groups, and what Lightning needs to know of a learning-rate schedule."""
+"""Parameter groups and learning-rate schedules."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,22 +23,21 @@ def parameter_groups(
     decay: Literal["weights", "all"] = "weights",
     rules: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """The model's trainable parameters as an optimizer's groups: each parameter in exactly one.
+    """Sort the model's trainable parameters into groups for an optimizer, each parameter into exactly one.
 
     Args:
-        model: whose parameters are grouped; frozen ones are left out.
+        model: its parameters are grouped, except frozen ones.
         decay: `weights` puts biases and the parameters of normalisation layers into a group of their own, with
             weight_decay 0; `all` decays them like the rest.
-        rules: in order, `{"pattern": regex, **options}`. A parameter goes to the first rule whose pattern is found in
-            its name (`hidden_0.weight`), with the rule's options (`lr`, `weight_decay`, ...) in place of the
-            optimizer's.
+        rules: `{"pattern": regex, **options}`. The first rule with a pattern that matches part of a parameter's name
+            (`hidden_0.weight`) applies; its options (`lr`, `weight_decay`, ...) replace the optimizer's.
 
     Returns:
-        Groups with the keys `name`, `params`, and those options that differ from the optimizer's.
+        Groups with the keys `name`, `params`, and the options that differ from the optimizer's.
 
     Raises:
-        ValueError: a rule without pattern, with a negative rate, or whose pattern matches no parameter, or only those
-            that an earlier rule took.
+        ValueError: a rule has no pattern, a negative rate, or a pattern that matches no parameter not already matched
+            by an earlier rule.
     """
     if decay not in ("weights", "all"):
         raise ValueError(f"decay must be weights or all, got {decay!r}")
@@ -50,7 +49,9 @@ def parameter_groups(
         try:
             re.compile(rule["pattern"])
         except re.error as error:
-            raise ValueError(f"param_groups: pattern {rule['pattern']!r} is no regular expression: {error}") from error
+            raise ValueError(
+                f"param_groups: pattern {rule['pattern']!r} is not a regular expression: {error}"
+            ) from error
     groups: dict[str, dict[str, Any]] = {}
     exempt = set() if decay == "all" else {id(parameter) for parameter in _not_decayed(model)}
     patterns = [re.compile(rule["pattern"]) for rule in rules]
@@ -71,12 +72,12 @@ def parameter_groups(
     for i, rule in enumerate(rules):
         if i not in matched:
             names = ", ".join(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-            raise ValueError(f"pattern {rule['pattern']!r} takes no parameter; there are: {names}")
+            raise ValueError(f"pattern {rule['pattern']!r} matches no parameter that is left; there are: {names}")
     return list(groups.values())
 
 
 def describe(optimizer: Optimizer) -> str:
-    """The parameter groups as a small table: what is in them, and the options that people set apart."""
+    """The parameter groups as a small table: their sizes, and their most important options."""
     options = [key for key in ("lr", "weight_decay", "momentum") if key in optimizer.param_groups[0]]
     lines = [["group", "tensors", "weights", *options]]
     for group in optimizer.param_groups:
@@ -99,24 +100,24 @@ def _not_decayed(model: nn.Module) -> Iterable[nn.Parameter]:
 
 
 class Schedule:
-    """How the learning rate changes: a scheduler, and when Lightning is to step it.
+    """A learning-rate scheduler, and when Lightning steps it.
 
     Args:
-        factory: called with the optimizer and `options`, gives the scheduler.
+        factory: called with the optimizer and `options`; returns the scheduler.
         interval: whether the scheduler counts epochs or steps (optimizer updates).
-        frequency: step it every that many intervals.
-        monitor: key of the value that a plateau scheduler is given.
-        name: first part of the tag under which the rate is logged, `<name>/<parameter group>`.
-        warmup_steps: over that many steps the rate rises linearly to what the scheduler says; see `WarmUp`.
-        run_length_as: name of the option that receives the number of intervals in the whole run, for schedulers that
-            must know it; an explicit value in `options` wins.
-        **options: the scheduler's own.
+        frequency: step it every this many intervals.
+        monitor: key of the value that a plateau scheduler watches.
+        name: first part of the tag of the logged rate, `<name>/<parameter group>`.
+        warmup_steps: number of steps over which the rate rises linearly to the scheduler's; see `WarmUp`.
+        run_length_as: name of the option that is set to the number of intervals in the whole run, for schedulers that
+            need it; an explicit value in `options` takes precedence.
+        **options: for the scheduler.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of range.
     """
 
-    # What torch's schedulers accept and then mishandle.
+    # Limits that torch's schedulers do not check.
     WHOLE = {"step_size": 1, "T_max": 1, "total_steps": 1, "total_iters": 1, "patience": 0, "cooldown": 0}
     NOT_NEGATIVE = ("gamma", "min_lr", "max_lr", "eta_min", "power", "k")
 
@@ -149,14 +150,14 @@ class Schedule:
 
     @property
     def reads_each_step(self) -> bool:
-        """Whether the monitored value is read after every step, so that it must be logged on every step."""
+        """Whether the monitored value is read, and so must be logged, after every step."""
         return self.monitor is not None and self.interval == "step"
 
     def __call__(self, optimizer: Optimizer, num_steps: float, steps_per_epoch: int) -> LRSchedulerConfigType:
-        """Lightning's `lr_scheduler` dict, for a run of `num_steps` (infinite where nothing ends it).
+        """Lightning's `lr_scheduler` dict, for a run of `num_steps` (infinite if it has no limit).
 
         Raises:
-            ValueError: the schedule needs the run's length and the run has no end; or it cannot be warmed up.
+            ValueError: the schedule needs a run of known length, needs a monitor, or cannot be warmed up.
         """
         options = dict(self.options)
         steps_per_interval = self.frequency * (steps_per_epoch if self.interval == "epoch" else 1)
@@ -167,7 +168,7 @@ class Schedule:
         scheduler = self.factory(optimizer, **options)
         is_plateau = isinstance(scheduler, ReduceLROnPlateau)
         if is_plateau and self.monitor is None:
-            raise ValueError("a plateau schedule needs a monitor: the key of the value that it watches")
+            raise ValueError("a plateau schedule needs a monitor: the key of the value to watch")
         config: LRSchedulerConfigType = {
             "scheduler": scheduler,
             "interval": self.interval,
@@ -177,7 +178,7 @@ class Schedule:
         }
         if self.warmup_steps and is_plateau:
             raise ValueError(f"warmup_steps={self.warmup_steps}: a plateau schedule cannot be warmed up; use 0")
-        # Lightning counts the steps of each epoch anew, so that it cannot step every `frequency` of a run.
+        # Lightning restarts its count of steps in each epoch, so it cannot step every `frequency` steps of a run.
         if self.warmup_steps or (self.interval == "step" and self.frequency > 1 and not is_plateau):
             warm_up = WarmUp(scheduler, max(1, self.warmup_steps), steps_per_interval)
             config |= {"scheduler": warm_up, "interval": "step", "frequency": 1}
@@ -187,8 +188,8 @@ class Schedule:
 class WarmUp(LRScheduler):
     """Multiplies another schedule's rate by min(1, (step + 1) / num_steps).
 
-    Stepped once per optimizer step; steps the other schedule, with the rates that are its own, every
-    `steps_per_interval` of them. So it composes with any schedule that needs no monitored value.
+    It is stepped once per optimizer step. Every `steps_per_interval` steps it steps the other schedule, with that
+    schedule's own unscaled rates. So it works with any schedule that needs no monitored value.
     """
 
     def __init__(self, scheduler: LRScheduler, num_steps: int, steps_per_interval: int = 1) -> None:
@@ -226,20 +227,20 @@ class WarmUp(LRScheduler):
 
 def one_cycle(optimizer: Optimizer, total_steps: int, pct_start: float = 0.3, **options: Any) -> LRScheduler:
     """torch's OneCycleLR, with each parameter group's own rate as its peak."""
-    if pct_start * total_steps == 1:  # the rise ends where it starts, and torch divides by its length
+    if pct_start * total_steps == 1:  # the rise would have length 0, and torch divides by it
         pct_start *= 1 + 1e-9
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, peaks, total_steps, pct_start=pct_start, **options)
 
 
-# Schedules that torch lacks: each a pure function of the step (or epoch, by the interval), as a factor on the rate.
+# Schedules that torch lacks. Each is a factor on the rate that depends on the step (or epoch, see `interval`) alone.
 
 
 def inverse_time(optimizer: Optimizer, k: float) -> LRScheduler:
-    """lr / (1 + k step): the notes' 1/t decay, Keras' old `decay`, which counts batches."""
+    """lr / (1 + k step): the 1/t decay of the notes, and Keras' old `decay`, which counts batches."""
     return LambdaLR(optimizer, lambda step: 1 / (1 + k * step))
 
 
 def smooth_step(optimizer: Optimizer, factor: float = 0.5, epochs: float = 10.0) -> LRScheduler:
-    """lr factor^((1 + epoch) / epochs): step decay without steps, as the notes write it."""
+    """lr factor^((1 + epoch) / epochs): a smooth version of step decay, as written in the notes."""
     return LambdaLR(optimizer, lambda epoch: factor ** ((1 + epoch) / epochs))

@@ -1,18 +1,18 @@
-"""The engine: it runs what conf/ describes, and knows a project's own classes by `contracts` and their dotpaths alone.
+"""The engine: runs what conf/ describes. It knows a project's own classes only by `contracts` and their dotpaths.
 
-Each package imports only those above it in this list, and `contracts` and `signals`:
+Each package imports only those above it in this list, plus `contracts` and `signals`:
 
-- `config`: overrides, what is known of keys, defaults, errors
-- `rundir`: the files of a run directory: names, writers, readers, trust
+- `config`: overrides, the table of keys, defaults, errors
+- `rundir`: the files of a run directory: names, writers, readers, safety checks
 - `sweeps`: names, grid, search, leaderboard
-- `loop`: what takes part in Lightning's loop: the step, checkpoints, non-finite numbers, speed, pruning
+- `loop`: extensions of Lightning's loop: the step, checkpoints, non-finite values, speed, pruning
 - `loggers`: the terminal, TensorBoard, MLflow, Weights & Biases
-- `pages`: charts, and the page that a browser shows without a network
-- `report`: what a run or a sweep has come to
+- `pages`: charts, and HTML pages that need no network
+- `report`: the results of a run or a sweep
 - `training`: a run, top to bottom
 - `reopen`: evaluate, predict, export
-- `launch`: the application, the processes of a run, the machine's share of a job
+- `launch`: the application, the processes of a run, how jobs share a machine
 
-`config`, `rundir`, `sweeps`, `pages`, `report` and `launch` import neither torch nor lightning, so that what they
-answer takes no seconds of imports; where a function needs them, it imports them itself.
+`config`, `rundir`, `sweeps`, `pages`, `report` and `launch` import neither torch nor lightning at their top, because
+that takes seconds; a function that needs them imports them itself.
 """

@@ -1,7 +1,7 @@
-"""What the engine needs of data, of a task and of some callbacks: the whole of what a project owes it.
+"""The interfaces that a project's data, tasks and some callbacks must have for the engine.
 
-A class fulfils a contract by having these members. `class MyTask(LightningModule, Task)` also inherits what has a
-default here, so that most tasks define `model` and `metric_keys` beside Lightning's methods.
+A class fulfils a contract by having these members. `class MyTask(LightningModule, Task)` also inherits the defaults
+given here, so most tasks only define `model` and `metric_keys` in addition to Lightning's methods.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ Mode = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One thing that a task says of each sample of a batch.
+    """One output of a task for each sample of a batch.
 
-    `name` is the array's in an .npz file. `values` is (N,), one column of a CSV called `name`, or (N, K), columns
-    `column` and a number: p0, p1, ...
+    In an .npz file the array is called `name`. In a CSV, `values` of shape (N,) become one column called `name`, and
+    (N, K) become K columns called `column` and a number: p0, p1, ...
     """
 
     name: str
@@ -29,59 +29,59 @@ class Prediction:
 
 @runtime_checkable
 class Data(Protocol):
-    """A LightningDataModule. The first three are known before any data are read, for the model is built with them."""
+    """A LightningDataModule. The first three are known before any data are read: the model is built with them."""
 
     sample_shape: Sequence[int]
-    """Of one sample."""
+    """Shape of one sample."""
     num_outputs: int
-    """Of the model, for one sample: classes, or targets of a regression."""
+    """Outputs of the model for one sample: number of classes, or of regression targets."""
     batch_size: int
-    """Of the global batch, all devices together."""
+    """Size of the global batch, all devices together."""
 
     class_names: Sequence[str] = ()
-    """Of the classes, in their order; empty where their numbers are all there is."""
+    """Names of the classes, in order; empty if they have only numbers."""
     feature_names: Sequence[str] = ()
-    """Of the columns of a sample that is a row of a table, in their order; empty where they have none."""
+    """Names of the columns, in order, if a sample is a row of a table; empty if they have none."""
     max_value: float = 1.0
-    """The value of white in a sample that is an image."""
+    """The value of white, if a sample is an image."""
 
     @property
     def num_train_samples(self) -> int | None:
-        """After `setup`; None where it is not known."""
+        """Available after `setup`; None if it is not known."""
         return None
 
     def preprocessing(self) -> nn.Module:
-        """From samples as the files hold them, (B, *sample_shape), to the model's input; fitted, or loaded, by now."""
+        """Module from stored samples, (B, *sample_shape), to the model's input; already fitted or loaded."""
         return nn.Identity()
 
 
 @runtime_checkable
 class Task(Protocol):
-    """A LightningModule; its constructor takes `model`, `optimizer` and `scheduler`, and what else conf/task/ says.
+    """A LightningModule; its constructor takes `model`, `optimizer`, `scheduler` and the other arguments in conf/task/.
 
-    `optimizer` is called with parameters or parameter groups. `scheduler` is called with the optimizer, the number of
-    steps of the run and of an epoch, and returns what Lightning calls `lr_scheduler`.
+    `optimizer` is called with parameters or parameter groups. `scheduler` is called with the optimizer and the number
+    of steps in the run and in an epoch, and returns what Lightning calls `lr_scheduler`.
     """
 
     model: nn.Module
-    """What is exported, and whose weights `init_from` copies."""
+    """The model that is exported; `init_from` copies its weights."""
 
     def metric_keys(self, stage: Stage) -> list[str]:
-        """Keys of what is logged at the end of an epoch of that stage: what can be monitored or reported."""
+        """Keys of the metrics logged at the end of an epoch of that stage; these can be monitored or reported."""
         ...
 
     def mode_of(self, key: str) -> Mode | None:
-        """Whether less or more of what is logged under one of the `metric_keys` is better; None: not known."""
+        """Whether lower (min) or higher (max) is better for one of the `metric_keys`; None if not known."""
         return "min" if key.endswith("loss") else None
 
     def check(self, data: Any) -> None:
-        """Raise a ValueError where the task cannot be trained on these data, which have been set up.
+        """Raise a ValueError if the task cannot be trained on these data, which have been set up.
 
-        Its message begins with the argument of the task's constructor that is to blame: `loss: ...`.
+        The message begins with the argument of the task's constructor that is wrong: `loss: ...`.
         """
 
     def predictions(self, outputs: Tensor) -> list[Prediction]:
-        """What the model's outputs for a batch say of each sample, for `scripts/predict.py`."""
+        """Predictions for each sample, from the model's outputs for a batch; used by `scripts/predict.py`."""
         return [Prediction("outputs", outputs.flatten(1), "y")]
 
     @property
@@ -90,19 +90,19 @@ class Task(Protocol):
         return "outputs of the model"
 
     def epoch_state(self) -> Mapping[str, Any]:
-        """What the task has gathered of the epoch under way: tensors and plain values, for a resumed run."""
+        """What the task has accumulated in the current epoch, for a resumed run: tensors and plain values."""
         return {}
 
     def load_epoch_state(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Go on from these: this process's own, or those of all processes whose part it takes over."""
+        """Continue from these states: this process's own, or those of all processes that it replaces."""
 
 
 @runtime_checkable
 class CheckedCallback(Protocol):
-    """A Lightning callback that looks at the task before any data are read."""
+    """A Lightning callback that checks the task before any data are read."""
 
     def check(self, task: Any) -> None:
-        """Raise a ValueError where the callback cannot do its work on this task."""
+        """Raise a ValueError if the callback cannot work with this task."""
 
 
 @runtime_checkable
@@ -119,11 +119,11 @@ class SharingLoader(Protocol):
     """A data loader that gives each of several processes its own part of every batch."""
 
     def share(self, batch_idx: int) -> slice:
-        """This process's part of a global batch, counted in samples of the pass."""
+        """This process's part of a global batch, as positions in this epoch's order of samples."""
         ...
 
 
-if TYPE_CHECKING:  # what the engine has in hand: both at once, for which Python has no other type
+if TYPE_CHECKING:  # both types at once; Python has no intersection types
     from lightning import LightningDataModule, LightningModule
 
     class LightningData(LightningDataModule, Data): ...

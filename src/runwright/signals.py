@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, a scheduler's order to end, SLURM's warning of it
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, a scheduler's stop, SLURM's warning
 
 
 class Interrupted(BaseException):
-    """A signal has ended the run. No Exception, so that nobody takes it for a failure."""
+    """A signal has ended the run. Not an Exception, so that no handler treats it as a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -18,16 +18,16 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """The signals of one run. A signal raises `Interrupted`: at once or, where `deferred`, when the run says so."""
+    """The signals of one run. A signal raises `Interrupted` at once; if `deferred`, it only sets `pending`."""
 
     def __init__(self) -> None:
         self.pending = 0
-        """Number of the signal that came while `deferred`; 0 for none."""
+        """Number of the signal received while `deferred`; 0 if none."""
         self.deferred = False
-        """Whether the run will look at `pending` by itself, at a point from which it can be resumed."""
+        """Whether the run checks `pending` itself, at points from which it can be resumed."""
 
     def listen(self) -> None:
-        """Handle the signals; again where a library has since put a handler of its own in the way."""
+        """Install the handlers; call it again after a library may have installed its own."""
         if threading.current_thread() is threading.main_thread() and not self.pending:
             for number in ENDING:
                 signal.signal(number, self._on_signal)
@@ -39,12 +39,12 @@ class Signals:
             raise Interrupted(number)
         self.pending = number
         name = signal.Signals(number).name
-        print(f"{name}: finishing the batch; another one ends at once", file=sys.stderr, flush=True)
+        print(f"{name}: finishing the batch; a second signal ends the run at once", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def handle_signals() -> Iterator[Signals]:
-    """Within this, `ENDING` signals end the run as `Signals` says; afterwards the handlers are those of before."""
+    """Handle the `ENDING` signals with `Signals` inside the context, and restore the previous handlers after it."""
     signals = Signals()
     before = [signal.getsignal(number) for number in ENDING]
     signals.listen()

@@ -76,8 +76,8 @@ SAMPLES: dict[str, tuple[bytes, str]] = {
     "nan.csv": (b"1,2,3,4\n1,nan,3,4\n", "line 2, column 2: 'nan'"),
     "overflow.csv": (b"1,2,3,1e400\n", "line 1, column 4: '1e400'"),
     "zero byte.csv": (b"1,2,3,4\n1,2,\0,4\n", "line 2, column 3"),
-    "NA first.csv": (b"1,NA,3,4\n1,2,3,4\n", "line 1, column 2: 'NA' is no number"),
-    "nothing first.csv": (b"1,,3,4\n1,2,3,4\n", "line 1, column 2: '' is no number"),
+    "NA first.csv": (b"1,NA,3,4\n1,2,3,4\n", "line 1, column 2: 'NA' is not a number"),
+    "nothing first.csv": (b"1,,3,4\n1,2,3,4\n", "line 1, column 2: '' is not a number"),
     "a whole line of NA.csv": (b"NA,NA,NA,NA\n1,2,3,4\n", "line 1, column 1: 'NA'"),
     "a whole line of nothing.csv": (b",,,\n1,2,3,4\n", "line 1, column 1: ''"),
     "a whole line of gaps.csv": (b"?,-,N/A,null\n1,2,3,4\n", "line 1, column 1: '?'"),
@@ -128,7 +128,7 @@ SAMPLES: dict[str, tuple[bytes, str]] = {
     "truncated.npz": (npz(x=IRISES)[:-30], "cannot be read"),
     "altered.npz": (npz(x=IRISES).replace(b"\0\0\x80?", b"\0\0\x80@"), "cannot be read"),
     "an npy.npz": (npy(IRISES), "cannot be read"),
-    "an image.png": (image(), "no images"),
+    "an image.png": (image(), "not images"),
     "no suffix": (b"1,2,3,4\n", "must be .csv"),
     "another.txt": (b"1,2,3,4\n", "must be .csv"),
     "a checkpoint.pt": (b"PK\3\4", "must be .csv"),
@@ -206,7 +206,7 @@ def test_columns_are_found_by_their_names(tmp_path: Path, header: tuple[str, ...
         ("width,width,height,-", "two columns 'width'"),
         ("width,height,-", "line 1 has 3 fields"),
         ("width,height,1st floor,-,class", "line 1 has 5 fields"),
-        ("width,height,1st floor,4", "line 1, column 1: 'width' is no number"),
+        ("width,height,1st floor,4", "line 1, column 1: 'width' is not a number"),
     ],
 )
 def test_columns_of_other_names_are_refused(tmp_path: Path, header: str, expected: str) -> None:

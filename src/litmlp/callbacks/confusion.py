@@ -1,4 +1,4 @@
-"""What a classifier takes for what, and where it is most wrong."""
+"""The confusion matrix of a classifier, and its most confident mistakes."""
 
 import json
 from pathlib import Path
@@ -16,21 +16,21 @@ from runwright.pages.pictures import Mistake, as_image, draw_confusion, draw_mis
 from runwright.rundir.durable import write
 from runwright.rundir.files import RESULTS
 
-MOST_CLASSES = 100  # of which a picture can be read
+MOST_CLASSES = 100  # more would make the picture unreadable
 
 
 class Confusion(Callback):
-    """Writes `test_results.json` after the test of a classifier, and its pictures for TensorBoard.
+    """Writes `test_results.json` after the test of a classifier, and pictures to TensorBoard.
 
     The file holds `class_names`, the counts `confusion` of the whole test set (rows: true classes, columns: predicted
     ones), and `mistakes`, the samples with the most probable wrong predictions, worst first. `index` is a sample's
-    place in the test set, where the data loader is a `contracts.SharingLoader`, else among those that its process saw.
+    position in the test set if the data loader is a `contracts.SharingLoader`, else among the samples of its process.
 
-    It takes tasks whose `test_step` returns the logits (B, C) of batches (x, y) with y of integers; other tests leave
-    nothing behind.
+    It needs a task whose `test_step` returns the logits (B, C) of batches (x, y) with integer y; for other tasks it
+    writes nothing.
 
     Args:
-        num_mistakes: how many are kept.
+        num_mistakes: how many mistakes to keep.
     """
 
     def __init__(self, num_mistakes: int = 25) -> None:
@@ -41,7 +41,7 @@ class Confusion(Callback):
     def on_test_start(self, *args: Any) -> None:
         self._num_seen = 0
         self._confusion: Tensor | None = None
-        self._mistakes: list[Tensor] = []  # probability, index, target, predicted and x of each, the worst first
+        self._mistakes: list[Tensor] = []  # probability, index, target, predicted and x, worst first
 
     def on_test_batch_end(
         self,
@@ -80,12 +80,12 @@ class Confusion(Callback):
         if trainer.world_size > 1:
             found *= trainer.world_size
             distributed.all_gather_object(found, found[0])
-        counts = [confusion for confusion, _ in found if confusion is not None]  # a process may have had no sample
+        counts = [confusion for confusion, _ in found if confusion is not None]  # a process may have no samples
         self._confusion, self._mistakes = None, []
         if not counts or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         confusion = torch.stack(counts).sum(0).tolist()
-        mistakes = [each for _, of_process in found for each in of_process]
+        mistakes = [each for _, mistakes in found for each in mistakes]
         worst = sorted(mistakes, key=lambda each: (-each.probability, each.index))[: self.num_mistakes]
         data: Data | None = trainer.datamodule  # type: ignore[attr-defined]  # undeclared
         names = [] if data is None else [str(name) for name in data.class_names]
@@ -109,6 +109,6 @@ def _mistake(probability: Tensor, index: Tensor, target: Tensor, predicted: Tens
         int(target),
         int(predicted),
         float(probability),
-        list(x.shape[1:] if x.ndim == 3 and len(x) == 1 else x.shape),  # grey images have no channels
+        list(x.shape[1:] if x.ndim == 3 and len(x) == 1 else x.shape),  # grey images lose their channel axis
         [float(f"{value:.3g}") for value in x.float().nan_to_num().flatten().tolist()],
     )

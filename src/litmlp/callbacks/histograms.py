@@ -1,4 +1,4 @@
-"""How weights and gradients are distributed, for TensorBoard's HISTOGRAMS and DISTRIBUTIONS tabs."""
+"""Histograms of weights and gradients, for TensorBoard's HISTOGRAMS and DISTRIBUTIONS tabs."""
 
 from typing import Any
 
@@ -6,11 +6,13 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from runwright.loop.epoch_end import epoch_end_step
+
 
 class Histograms(Callback):
     """Writes each parameter as `weights/<name>` and its gradient as `gradients/<name>`, after an epoch's last batch.
 
-    What is not finite is left out.
+    Non-finite values are skipped.
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -18,8 +20,7 @@ class Histograms(Callback):
         if is_end and trainer.is_global_zero:  # not at the epoch's end: validation clears the gradients
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    step = trainer.global_step - trainer.is_last_batch  # see `LastCheckpoint`
-                    _write(logger, getattr(pl_module, "model", pl_module), step)
+                    _write(logger, getattr(pl_module, "model", pl_module), epoch_end_step(trainer))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ class MaxNorm(Callback):
 
     Args:
         max_norm: the largest norm allowed.
-        pattern: regex found in the names of the linear layers to bind; the default leaves the output layer free.
+        pattern: regex that selects linear layers by name; the default leaves out the output layer.
     """
 
     def __init__(self, max_norm: float = 3.0, pattern: str = "hidden") -> None:
@@ -25,7 +25,7 @@ class MaxNorm(Callback):
         self._weights: list[Tensor] = []
 
     def check(self, task: LightningModule) -> None:
-        """Refuse, with a ValueError, a task in which no layer has the pattern in its name."""
+        """Raise a ValueError if no linear layer's name matches the pattern."""
         self._weights_of(task)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,7 +35,9 @@ class MaxNorm(Callback):
         layers = {name: module for name, module in task.named_modules() if isinstance(module, nn.Linear)}
         weights: list[Tensor] = [layer.weight for name, layer in layers.items() if self.pattern.search(name)]
         if not weights:
-            raise ValueError(f"pattern {self.pattern.pattern!r} finds no linear layer; there are: {', '.join(layers)}")
+            raise ValueError(
+                f"pattern {self.pattern.pattern!r} matches no linear layer; there are: {', '.join(layers)}"
+            )
         return weights
 
     @torch.no_grad()

@@ -1,17 +1,19 @@
-"""How large the weights are, to see weight decay and max-norm at work."""
+"""Norms of the weights, to see the effect of weight decay and max-norm."""
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from runwright.loop.epoch_end import epoch_end_step
+
 
 class WeightNorm(Callback):
-    """Logs the L2 norm of each layer's weights as `norm/<layer>` and of all together as `norm/all`.
+    """Logs the L2 norm of each layer's weights as `norm/<layer>`, and of all weights as `norm/all`.
 
-    Weights are trainable parameters of two dimensions or more; biases and normalisation parameters are left out.
+    Weights are trainable parameters with two or more dimensions, not biases and normalisation parameters.
 
     Args:
-        every_n_steps: log every that many optimizer steps; None for the end of each epoch alone.
+        every_n_steps: log every this many optimizer steps; None: only at the end of each epoch.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
@@ -25,10 +27,10 @@ class WeightNorm(Callback):
             self._log(trainer, pl_module, trainer.global_step - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._log(trainer, pl_module, trainer.global_step - trainer.is_last_batch)  # see `LastCheckpoint`
+        self._log(trainer, pl_module, epoch_end_step(trainer))
 
     def _log(self, trainer: Trainer, task: LightningModule, step: int) -> None:
-        if trainer.global_step == self._logged_step:  # an epoch's last step, or a batch that gradients accumulate over
+        if trainer.global_step == self._logged_step:  # already logged: an epoch's last step, or a batch within a step
             return
         self._logged_step = trainer.global_step
         model = getattr(task, "model", task)
@@ -40,7 +42,7 @@ class WeightNorm(Callback):
 
 @torch.no_grad()
 def weight_norms(model: nn.Module) -> dict[str, float]:
-    """L2 norms by tag, computed where the weights are and brought over in one transfer."""
+    """L2 norms by tag, computed on the weights' device and copied in one transfer."""
     weights = {
         name.removesuffix(".weight"): parameter
         for name, parameter in model.named_parameters()

@@ -1,4 +1,4 @@
-"""Whether what a data set has loaded is what its class promises."""
+"""Checks that loaded samples match what their data set's class declares."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,15 @@ from runwright.loop.batches import Samples
 
 
 def check_samples(samples: Samples, data: Data, part: str) -> None:
-    """Refuse what a data set has loaded where it is not as its class promises; a NaN would later be blamed on a layer.
+    """Refuse samples that do not match their class; a NaN among them would later look like a layer's fault.
 
     Args:
-        samples: what was loaded.
-        data: whose class promises `sample_shape` and `num_outputs`.
-        part: of the data set, to begin the message with.
+        samples: as loaded.
+        data: declares `sample_shape` and `num_outputs`.
+        part: name of the part of the data set, for the error message.
 
     Raises:
-        DataError: with the first sample that is wrong, if it is of one.
+        DataError: names the first wrong sample, if single samples are wrong.
     """
     where = f"{type(data).__name__}, {part}"
     x, y = samples if isinstance(samples, tuple) and len(samples) == 2 else (samples, None)
@@ -27,11 +27,13 @@ def check_samples(samples: Samples, data: Data, part: str) -> None:
     if x.is_complex():
         raise DataError(f"{where}: x must hold real numbers, got {x.dtype}")
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-        raise DataError(f"{where}: x and y must be as long, got {tuple(x.shape)} and {tuple(y.shape)}")
+        raise DataError(f"{where}: x and y must have the same length, got {tuple(x.shape)} and {tuple(y.shape)}")
     if len(x) == 0:
         raise DataError(f"{where}: holds no samples")
     if x.shape[1:] != tuple(data.sample_shape):
-        raise DataError(f"{where}: samples are of {tuple(x.shape[1:])}, but sample_shape is {tuple(data.sample_shape)}")
+        raise DataError(
+            f"{where}: samples have shape {tuple(x.shape[1:])}, but sample_shape is {tuple(data.sample_shape)}"
+        )
     if y.dtype not in (torch.int64, torch.float32):
         raise DataError(f"{where}: y must be int64 classes or float32 targets, got {y.dtype}")
     shape = (data.num_outputs,) if y.is_floating_point() else ()
@@ -39,7 +41,7 @@ def check_samples(samples: Samples, data: Data, part: str) -> None:
         kind = "targets" if y.is_floating_point() else "classes"
         raise DataError(f"{where}: y must be {kind} of {(len(y), *shape)}, got {tuple(y.shape)}")
     for name, values in (("x", x), ("y", y)):
-        if values.is_floating_point():  # bytes, such as pictures', take no time here
+        if values.is_floating_point():  # integers are always finite
             _check_finite(values, name, where)
     if y.is_floating_point():
         return
@@ -56,18 +58,18 @@ def check_samples(samples: Samples, data: Data, part: str) -> None:
 
 
 def _check_finite(values: Tensor, name: str, where: str) -> None:
-    """All are finite as float32, which is what they become."""
+    """Check that all values are finite as float32, to which they will be converted."""
     limit = torch.finfo(torch.float32).max
-    low, high = values.aminmax()  # NaN where there is one
+    low, high = values.aminmax()  # NaN if any value is
     if -limit <= float(low) and float(high) <= limit:
         return
     bad = ~(values.double().abs() <= limit)
     first = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
     value = float(values[first][bad[first]].flatten()[0])
-    raise DataError(f"{where}: {name} of sample {first} (from 0) holds {value:g}, no finite float32")
+    raise DataError(f"{where}: {name} of sample {first} (from 0) holds {value:g}, which is not finite as float32")
 
 
 def kind_of(value: object) -> str:
-    """Its type, and its dtype if it has one."""
+    """The type's name, with the dtype if there is one."""
     dtype = getattr(value, "dtype", None)
     return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"

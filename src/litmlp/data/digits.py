@@ -1,4 +1,4 @@
-"""Handwritten digits that ship with scikit-learn: no download."""
+"""Handwritten digits, included in scikit-learn: no download."""
 
 import torch
 
@@ -6,7 +6,7 @@ from .in_memory import Samples, UndividedData
 
 
 class Digits(UndividedData):
-    """1,797 grey images of 8 by 8, ten classes (E. Alpaydin and C. Kaynak, UCI, 1998)."""
+    """1,797 grey images, 8 by 8, ten classes (E. Alpaydin and C. Kaynak, UCI, 1998)."""
 
     sample_shape = (1, 8, 8)
     num_outputs = 10

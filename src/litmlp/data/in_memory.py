@@ -1,4 +1,4 @@
-"""Data sets that fit in memory: tensors, gathered by index, a whole batch at a time."""
+"""Data sets that fit in memory, as tensors from which whole batches are gathered by index."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from runwright.loop.batches import Batches, Samples
 from .checks import check_samples, kind_of
 
 TRANSFORMED_ONCE = 2**24
-"""Values, 64 MiB as floats, of the largest set that is transformed once rather than batch by batch in each epoch. Where
-batches are drawn at random, gathering bytes and transforming those is as fast."""
+"""Number of values (64 MiB of float32) up to which a set in fixed order is transformed once, not in each epoch. With
+random batches it is as fast to gather bytes and to transform each batch."""
 
 
 class Normalize(nn.Module):
@@ -33,43 +33,43 @@ class Normalize(nn.Module):
         self.register_buffer("shift", shift.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place on a copy: three times as fast, on large batches, as an expression that allocates each result.
+        # In place on a copy: on large batches three times as fast as an expression that allocates each result.
         return x.to(torch.float32, copy=True).mul_(self.scale).add_(self.shift)
 
 
 class InMemoryData(LightningDataModule, Data, ABC):
-    """A data set as tensors in memory, on the training device where it fits there.
+    """A data set as tensors in memory, on the training device if it fits there.
 
-    A subclass says `sample_shape` and `num_outputs`, which the model is built with before any data are read, and
+    A subclass sets `sample_shape` and `num_outputs`, with which the model is built before any data are read, and
     defines `load`. After `setup`, `train`, `val` (None if there is none) and `test` hold the raw samples, and
     `transform` turns raw x into the model's input.
 
     Args:
-        batch_size: of the global batch, all devices together.
-        eval_batch_size: the same in validation and test, where it changes speed alone.
+        batch_size: of the global batch, summed over all devices.
+        eval_batch_size: the same for validation and test, where it affects only speed.
         val_size: part of the training samples held out for validation: a fraction, a count, or 0 for none.
-        validate_on_test: let the test samples be the validation set, to see the test loss of every epoch as the notes
-            do. Nothing must then be chosen by it: no early stopping, no best checkpoint.
-        split_seed: of the splits, apart from `seed` so that runs that differ in their seed share their samples.
-        seed: of the order in which training samples are drawn.
-        shuffle: draw them in a new order each epoch.
-        normalize: None, `[mean, std]` of x once it is scaled to [0, 1], or `fit` for the mean and std of each
-            feature over the training part.
+        validate_on_test: use the test set as the validation set, to see the test loss of every epoch as in the notes
+            (see litmlp/__init__.py). Choose nothing by it then: no early stopping, no best checkpoint.
+        split_seed: for the splits; separate from `seed`, so that runs with different seeds have the same splits.
+        seed: for the order of the training samples.
+        shuffle: use a new order in each epoch.
+        normalize: None; `[mean, std]` of x after scaling to [0, 1]; or `fit`, for the mean and std of each feature
+            over the training part.
         augment: applied to each training batch, (B, *sample_shape) on its device, after normalisation.
 
     Raises:
-        ValueError: an argument out of its range; from `setup`, one that does not suit the data.
-        DataError: from `setup`, what `load` returned is not as `Samples` says.
+        ValueError: an argument is out of range; from `setup`, it does not suit the data.
+        DataError: from `setup`, `load` returned something other than `Samples` of the declared shape.
     """
 
     sample_shape: tuple[int, ...]
     num_outputs: int
     class_names: Sequence[str] = ()
-    """Of the classes, in their order, where they have other names than their numbers."""
+    """Names of the classes, in order; empty if they have only numbers."""
     feature_names: Sequence[str] = ()
-    """Of the values of a sample, in their order, where they have names; `load` may set it. Checkpoints hold them."""
+    """Names of a sample's values, in order, or empty; `load` may set them. Checkpoints include them."""
     max_value: float = 1.0
-    """The largest x that `load` gives; x is divided by it."""
+    """The largest x that `load` returns; x is divided by it."""
     stratify: bool = True
     """Whether splits keep the share of each class."""
 
@@ -94,9 +94,7 @@ class InMemoryData(LightningDataModule, Data, ABC):
         if val_size < 0 or (val_size >= 1 and val_size != int(val_size)):
             raise ValueError(f"val_size must be a fraction below 1, a count, or 0 for none, got {val_size}")
         if validate_on_test and val_size:
-            raise ValueError(
-                f"validate_on_test takes the place of a validation part: val_size must be 0, got {val_size}"
-            )
+            raise ValueError(f"validate_on_test replaces the validation part: val_size must be 0, got {val_size}")
         if isinstance(normalize, str):
             if normalize != "fit":
                 raise ValueError(f"normalize must be null, fit or [mean, std], got {normalize!r}")
@@ -144,13 +142,13 @@ class InMemoryData(LightningDataModule, Data, ABC):
         if self.batch_size > len(train.y):
             raise ValueError(f"batch_size={self.batch_size} is larger than the training set ({len(train.y):,} samples)")
         self.train = train
-        if self.transform is None:  # else a checkpoint's, whose weights suit it
+        if self.transform is None:  # otherwise it was loaded from a checkpoint, and the weights depend on it
             self.transform = self._fit_transform(train.x)
 
     def _fit_transform(self, x: Tensor) -> Normalize:
         if self.normalize == "fit":
             mean, std = x.double().mean(0), x.double().std(0, correction=0)
-            std[std == 0] = 1  # a feature that never varies has nothing to scale
+            std[std == 0] = 1  # a constant feature has nothing to scale
         else:
             mean, std = self.max_value * torch.tensor(self.normalize or (0.0, 1.0), dtype=torch.double)
         return Normalize(1 / std, -mean / std)
@@ -162,7 +160,7 @@ class InMemoryData(LightningDataModule, Data, ABC):
             raise DataError(f"{type(self).__name__}: feature_names must be {size} different strings, got {got}")
 
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted to the training samples, for whoever has the checkpoint and not the samples."""
+        """What was fitted to the training samples, for use of a checkpoint without the samples."""
         names = {"feature_names": list(self.feature_names)} if self.feature_names else {}
         return {} if self.transform is None else {**self.transform.state_dict(), **names}
 
@@ -211,8 +209,8 @@ class InMemoryData(LightningDataModule, Data, ABC):
 
 
 def split(samples: Samples, num_held_out: int, seed: int, stratify: bool) -> tuple[Samples, Samples]:
-    """Hold out `num_held_out` samples at random, with the share of each class kept if `stratify`."""
-    from sklearn.model_selection import train_test_split  # a second's import, not needed without a split
+    """Hold out `num_held_out` random samples; `stratify` keeps the share of each class."""
+    from sklearn.model_selection import train_test_split  # takes a second to import, and only a split needs it
 
     index = np.arange(len(samples.y))
     kept, held_out = train_test_split(
@@ -222,7 +220,7 @@ def split(samples: Samples, num_held_out: int, seed: int, stratify: bool) -> tup
 
 
 def hold_out_fold(samples: Samples, fold: int, num_folds: int, seed: int, stratify: bool) -> tuple[Samples, Samples]:
-    """The samples without one of `num_folds` shuffled, disjoint folds that cover them all, and that fold."""
+    """The samples outside and inside one of `num_folds` shuffled, disjoint folds that cover all samples."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     folds = (StratifiedKFold if stratify else KFold)(num_folds, shuffle=True, random_state=seed)
@@ -231,14 +229,14 @@ def hold_out_fold(samples: Samples, fold: int, num_folds: int, seed: int, strati
 
 
 class UndividedData(InMemoryData):
-    """A data set that comes in one piece: the test samples are a random part of it, or one of k folds.
+    """A data set without a test part of its own: the test samples are a random part of it, or one of k folds.
 
     A subclass defines `load_all`.
 
     Args:
-        test_size: fraction or count of the samples held out for the test, unless `fold` says which; 0 trains on all
-            samples and tests on them.
-        fold: which of `num_folds` folds is the test set, from 0; None for no folds. A sweep over it is a k-fold
+        test_size: fraction or count of the samples held out for the test, unless `fold` is set; 0 trains and tests on
+            all samples.
+        fold: which of the `num_folds` folds is the test set, from 0; None for no folds. A sweep over it is a k-fold
             cross-validation.
         num_folds: k.
         stratify: whether every split and fold keeps the share of each class.
@@ -268,7 +266,7 @@ class UndividedData(InMemoryData):
 
     def load(self) -> tuple[Samples, Samples]:
         samples = self.load_all()
-        check_samples(samples, self, "load_all()")  # before splits give samples other numbers
+        check_samples(samples, self, "load_all()")  # before a split renumbers the samples
         if self.fold is not None:
             return hold_out_fold(samples, self.fold, self.num_folds, self.split_seed, self.stratify)
         num_test = _count("test_size", self.test_size, samples.y, self.stratify)
@@ -278,18 +276,18 @@ class UndividedData(InMemoryData):
 
 
 def _count(name: str, size: float, y: Tensor, stratify: bool) -> int:
-    """A fraction or a count of samples as a count, if it suits these labels."""
+    """Convert a fraction or a count of samples to a count, and check it against these labels."""
     count = round(size * len(y)) if size < 1 else int(size)
     if count >= len(y):
         raise ValueError(f"{name}={size} leaves nothing of the {len(y):,} samples to train on")
     least = len(y.unique()) if stratify else 1
     if size > 0 and count < least:
-        raise ValueError(f"{name}={size} of {len(y):,} samples is {count}, but it takes {least}, or 0 for none")
+        raise ValueError(f"{name}={size} of {len(y):,} samples is {count}, but must be at least {least}, or 0 for none")
     return count
 
 
 def _fits(samples: Samples, device: torch.device) -> bool:
-    """Whether the device has room for the samples and, besides, as much again for training."""
+    """Whether the device has room for twice the samples: the other half is for training."""
     if device.type != "cuda":
         return device.type == "cpu"
     free, _ = torch.cuda.mem_get_info(device)

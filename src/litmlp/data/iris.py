@@ -1,4 +1,4 @@
-"""Fisher's irises, which ship with scikit-learn."""
+"""Fisher's irises, included in scikit-learn."""
 
 import torch
 
@@ -6,7 +6,7 @@ from .in_memory import Samples, UndividedData
 
 
 class Iris(UndividedData):
-    """150 flowers, four lengths in cm each, three species (R. A. Fisher, 1936)."""
+    """150 flowers, four lengths in cm, three species (R. A. Fisher, 1936)."""
 
     sample_shape = (4,)
     num_outputs = 3

@@ -1,4 +1,4 @@
-"""Noisy samples of a linear function in many inputs: few enough of them that a linear model overfits."""
+"""Noisy samples of a linear function of many inputs: so few that a linear model overfits."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ class Linear(InMemoryData):
     """y = bias + weight * sum(x) + noise, x from N(0, 1) (Zhang et al., Dive into Deep Learning, section 3.7).
 
     Args:
-        num_inputs: of x.
-        num_train, num_test: samples of each part; the training part is drawn first.
+        num_inputs: number of values in x.
+        num_train, num_test: number of samples of each part; the training part is drawn first.
         weight, bias: of the function.
-        noise: standard deviation of what is added to y.
-        **options: see `InMemoryData`; `split_seed` seeds the samples too.
+        noise: standard deviation of the noise added to y.
+        **options: see `InMemoryData`; `split_seed` also seeds the samples.
     """
 
     num_outputs = 1

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from files that are there or downloaded by torchvision."""
+"""MNIST and Fashion-MNIST, from local files or downloaded by torchvision."""
 
 import gzip
 import math
@@ -25,13 +25,13 @@ class MNIST(InMemoryData):
     """60,000 training and 10,000 test images of handwritten digits, 28 by 28 (LeCun et al., 1998).
 
     Args:
-        root: folder that holds the four files plain or gzipped, or torchvision's layout `<name>/raw/`; where neither
-            is there, torchvision downloads into that layout.
+        root: folder with the four files, plain or gzipped, or with torchvision's layout `<name>/raw/`; if it has
+            neither, torchvision downloads into that layout.
         **options: see `InMemoryData`.
 
     Raises:
-        FileNotFoundError: by `prepare_data`, when the files are neither there nor to be had.
-        ValueError: by `setup`, when one is not what its name says or is truncated.
+        FileNotFoundError: from `prepare_data`, if the files are missing and cannot be downloaded.
+        ValueError: from `setup`, if a file is truncated or does not hold what its name says.
     """
 
     sample_shape = (1, 28, 28)
@@ -39,7 +39,7 @@ class MNIST(InMemoryData):
     max_value = 255.0
     name = "MNIST"
     system_folder: str | None = None
-    """Where a Linux distribution's package puts the files."""
+    """The folder of a Linux distribution's package with the files."""
 
     def __init__(self, root: str = "data", **options: Any) -> None:
         super().__init__(**options)
@@ -67,9 +67,9 @@ class MNIST(InMemoryData):
         )
 
     def _find(self) -> Path | None:
-        """The folder that holds all four files."""
+        """The folder that holds all four files, or None."""
         system = [] if self.system_folder is None else [Path(self.system_folder)]
-        # The two sets' files have the same names, so that root itself, which does not say whose it holds, comes last.
+        # root itself comes last: both data sets use the same file names, so it may hold the other one.
         folders = [self.root / self.name / "raw", *system, self.root]
         return next((folder for folder in folders if all(_file(folder, name) for name in FILES)), None)
 
@@ -82,22 +82,22 @@ class MNIST(InMemoryData):
         try:
             getattr(datasets, self.name)(self.root, download=True)  # checks each file's MD5
         except (OSError, RuntimeError, HTTPException) as error:
-            for path in set(folder.glob("*")) - before:  # a file that failed the check would be taken next time
+            for path in set(folder.glob("*")) - before:  # a file that failed the check would be used next time
                 path.unlink()
             for path in created:
                 if path.is_dir() and not any(path.iterdir()):
                     path.rmdir()
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(": ")
             raise FileNotFoundError(
-                f"root={self.root} does not hold {self.name}, nor can it be downloaded ({reason})\n"
+                f"root={self.root} does not hold {self.name}, and it cannot be downloaded ({reason})\n"
                 f"put {', '.join(FILES)} (plain or .gz) into {folder.absolute()}"
             ) from error
 
 
 class FashionMNIST(MNIST):
-    """MNIST's drop-in: 28 by 28 images of ten kinds of clothing (Xiao, Rasul and Vollgraf, 2017).
+    """A drop-in replacement for MNIST: 28 by 28 images of ten kinds of clothing (Xiao, Rasul and Vollgraf, 2017).
 
-    Also found where Debian's package `dataset-fashion-mnist` puts it.
+    Debian's package `dataset-fashion-mnist` is found too.
     """
 
     name = "FashionMNIST"
@@ -109,7 +109,7 @@ class FashionMNIST(MNIST):
 
 
 def read_idx(path: Path | None) -> Tensor:
-    """An IDX file of unsigned bytes, plain or gzipped, as a uint8 tensor of the shape that its header gives."""
+    """Read an IDX file of unsigned bytes, plain or gzipped, as a uint8 tensor of the shape in its header."""
     assert path is not None
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -122,7 +122,7 @@ def read_idx(path: Path | None) -> Tensor:
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * num_dims)
     if len(values) != math.prod(shape):
         raise ValueError(
-            f"{path} is truncated: {len(values):,} of {math.prod(shape):,} values; delete it, it will be fetched again"
+            f"{path} is truncated: {len(values):,} of {math.prod(shape):,} values; delete it to download it again"
         )
     return torch.from_numpy(values.reshape(shape).copy())
 

@@ -1,4 +1,4 @@
-"""The multilayer perceptron of the training notes."""
+"""The multilayer perceptron."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -32,26 +32,26 @@ INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class MLP(nn.Sequential):
-    """Linear layers with an activation and dropout after each hidden one.
+    """Linear layers, with an activation and dropout after each hidden layer.
 
-    Input (B, *sample_shape), output (B, num_outputs): logits, or the targets' estimate in a regression.
-    Its layers are called `hidden_0`, `hidden_1`, ..., `output`, which are the names to use in patterns.
+    Input (B, *sample_shape), output (B, num_outputs): logits, or estimates in a regression. The layers are called
+    `hidden_0`, `hidden_1`, ..., `output`; use these names in patterns.
 
     Args:
         sample_shape: shape of one sample; it is flattened.
         num_outputs: number of classes, or of regression targets.
         hidden: units of each hidden layer; empty for a linear model.
-        dropout: probability with which a hidden unit is dropped (not kept): one number, or one per hidden layer.
+        dropout: probability of dropping (not keeping) a hidden unit: one number, or one per hidden layer.
         input_dropout: the same for each input.
-        output_dropout: the same for each output. The notes' `mnist_dropout` has it; it is rarely wise.
+        output_dropout: the same for each output. The `mnist_dropout` of the notes has it; it rarely helps.
         activation: name of the activation after each hidden layer, a key of `ACTIVATIONS`.
-        output_activation: name of one after the output layer, or None.
+        output_activation: the same after the output layer, or None.
         init: how weights start: `default` (torch's), `normal` for N(0, init_std), or a key of `INITIALIZERS`.
         init_std: standard deviation for `normal`.
-        init_bias: how biases start, by the same names (those that need no fan-in).
+        init_bias: how biases start: `default`, `normal` or `zeros`.
 
     Raises:
-        ValueError: a size below 1, a probability outside [0, 1), an unknown name.
+        ValueError: a size below 1, a probability outside [0, 1), or an unknown name.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class MLP(nn.Sequential):
 def _add_dropout(layers: dict[str, nn.Module], layer: str, argument: str, p: float) -> None:
     if not 0 <= p < 1:
         raise ValueError(f"{argument} is the probability of being dropped, in [0, 1), got {p}")
-    if p > 0:  # a layer that drops nothing would still cost a call per step
+    if p > 0:  # a layer that drops nothing would only cost time
         layers[layer] = nn.Dropout(p)
 
 

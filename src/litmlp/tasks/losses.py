@@ -1,4 +1,4 @@
-"""What a loss averages over, and whether it and the metrics suit the targets of the data."""
+"""Weights for averaging losses over batches, and a check that loss and metrics suit the targets."""
 
 import logging
 from collections.abc import Callable
@@ -13,10 +13,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def num_averaged(loss: Loss, y: Tensor) -> float | Tensor:
-    """What a loss has divided by to be a mean over these targets, so that means of batches make up that of a set.
+    """The divisor of a mean loss over these targets, with which means over batches average to the mean over a set.
 
-    It is the number of samples; for torch's losses of classes, the sum of their classes' weights but for those whose
-    class is `ignore_index`.
+    It is the number of samples; for torch's classification losses, the sum of the class weights of all samples whose
+    class is not `ignore_index`.
     """
     if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or y.is_floating_point() or len(y) == 0:
         return len(y)
@@ -25,14 +25,14 @@ def num_averaged(loss: Loss, y: Tensor) -> float | Tensor:
 
 
 def check_suits(loss: Loss, metrics: MetricCollection, num_outputs: int, y: Tensor) -> None:
-    """Try a loss and metrics on random outputs and some of the training part's targets, y.
+    """Try a loss and metrics on random outputs and some of the training targets, y.
 
     Raises:
-        ValueError: one of them does not take such targets, or takes them and makes nonsense of them.
+        ValueError: one of them does not accept such targets, or would give meaningless values for them.
     """
-    size = 99 if num_outputs == 100 else 100  # so that sizes that should differ do not match by chance
+    size = 99 if num_outputs == 100 else 100  # so that it differs from num_outputs
     some = y[torch.arange(size) % len(y)]
-    generator = torch.Generator().manual_seed(0)  # the run's own random numbers are left alone
+    generator = torch.Generator().manual_seed(0)  # leaves the run's random state unchanged
     outputs = torch.rand(size, num_outputs, generator=generator).requires_grad_()
     part = f"loss: {type(loss).__name__}"
     try:
@@ -42,7 +42,7 @@ def check_suits(loss: Loss, metrics: MetricCollection, num_outputs: int, y: Tens
         _check_mean(loss, outputs.detach(), some)
         for name, metric in metrics.items(keep_base=True):
             part = f"metrics.{name}: {type(metric).__name__}"
-            for each in metric.modules():  # one may wrap others
+            for each in metric.modules():  # a metric may wrap others
                 _check_targets(each, y)
         part, scores = "metrics", metrics.clone()
         scores.update(preds=outputs, target=some, value=value, weight=size)
@@ -56,11 +56,13 @@ def check_suits(loss: Loss, metrics: MetricCollection, num_outputs: int, y: Tens
 
 
 def _check_targets(part: object, y: Tensor) -> None:
-    """Targets that a loss or a metric takes and makes nonsense of are refused."""
+    """Refuse targets that a loss or a metric accepts but gives meaningless values for."""
     if not y.is_floating_point():
-        return  # their shape tells
-    if any(base.__name__.startswith("Multiclass") for base in type(part).__mro__):  # it takes them for more samples
-        raise ValueError("it takes class numbers, int64 of shape (N,); argmax(1) makes them of one-hot targets")
+        return  # a wrong shape raises by itself
+    if any(
+        base.__name__.startswith("Multiclass") for base in type(part).__mro__
+    ):  # it would count them as more samples
+        raise ValueError("it takes class numbers, int64 of shape (N,); argmax(1) converts one-hot targets")
     if isinstance(part, nn.CrossEntropyLoss):
         if not 0 <= y.min() <= y.max() <= 1 or not (y.sum(1) - 1).abs().max() < 1e-3:
             raise ValueError("it takes class numbers, or their probabilities, which sum to 1 for each sample")
@@ -69,14 +71,14 @@ def _check_targets(part: object, y: Tensor) -> None:
 
 
 def _check_mean(loss: Loss, outputs: Tensor, y: Tensor) -> None:
-    """Warn where the losses of batches do not make up that of the set."""
+    """Warn if the losses of batches do not average to the loss of the set."""
     whole, total, size = float(loss(outputs, y)), 0.0, 0.0
     for part in (slice(37), slice(37, None)):
         if part_size := float(num_averaged(loss, y[part])):
             total, size = total + part_size * float(loss(outputs[part], y[part])), size + part_size
     if size and abs(total / size - whole) > 1e-5 * abs(whole):
         log.warning(
-            "task.loss: %s of some samples is not the mean of its parts', so that train_loss, val_loss and test_loss "
+            "task.loss: %s of a set is not the mean over its batches, so train_loss, val_loss and test_loss "
             "depend on data.batch_size and data.eval_batch_size",
             type(loss).__name__,
         )

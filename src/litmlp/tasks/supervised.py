@@ -1,4 +1,4 @@
-"""Supervised learning: classification or regression, by the loss and the metrics it is given."""
+"""Supervised learning: classification or regression, depending on the loss and the metrics."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from .losses import check_suits, num_averaged
 log = logging.getLogger(__name__)
 
 LOSS_BUFFER_SIZE = 256
-"""Batches between two updates of the epoch's mean loss: one update a batch would cost more than the loss itself."""
+"""Batches between updates of the epoch's mean loss: an update per batch would cost more than the loss itself."""
 
 
 OUTPUTS = {"classes": "logits of the classes", "labels": "logits of the labels", "values": "estimates"}
@@ -33,20 +33,20 @@ class SupervisedTask(LightningModule, Task):
 
     Logs `train_loss` (mean over the epoch's samples) and `train_loss_step` (every `log_every_n_steps` batches);
     `val_loss`, `test_loss`, and for each of `metrics` `val_<name>` and `test_<name>`, exact over the whole set. Means
-    are weighted as the loss weights its samples: see `num_averaged`.
+    weight samples as the loss does: see `num_averaged`.
 
     Args:
         model: maps x, (B, *sample_shape), to logits or estimates, (B, num_outputs).
-        loss: of the model's output and y; its mean over the batch's samples, or one of torch's weighted means.
+        loss: called with the model's output and y; the mean over the batch, or one of torch's weighted means.
         metrics: name -> metric, updated with the model's output as `preds` and y as `target`.
         optimizer: called with the parameter groups.
         scheduler: called with the optimizer and the length of the run.
-        predicts: what an output means: `classes` (logits, one class a sample), `labels` (logits, each label on or off)
-            or `values` (estimates).
+        predicts: meaning of an output: `classes` (logits, one class per sample), `labels` (logits, each label on or
+            off) or `values` (estimates).
         decay, param_groups: see `optim.parameter_groups`.
 
     Raises:
-        ValueError: the loss is no mean; a group of parameters matches nothing.
+        ValueError: the loss is not a mean, or a pattern of `param_groups` matches no parameter.
     """
 
     def __init__(
@@ -65,23 +65,23 @@ class SupervisedTask(LightningModule, Task):
             raise ValueError(f"predicts must be one of {', '.join(OUTPUTS)}, got {predicts!r}")
         reduction = getattr(loss, "reduction", "mean")
         if reduction not in ("mean", "batchmean"):
-            raise ValueError(f"loss.reduction must be mean, got {reduction}: what a sum is depends on the batch size")
+            raise ValueError(f"loss.reduction must be mean, got {reduction}: a sum depends on the batch size")
         self.model, self.loss, self.predicts = model, loss, predicts
         self.optimizer, self.scheduler = optimizer, scheduler
         self.decay, self.param_groups = decay, param_groups
-        self.train_loss = MeanMetric(nan_strategy=nan)  # which leaves a NaN where it is
+        self.train_loss = MeanMetric(nan_strategy=nan)  # `nan` keeps NaN values instead of dropping them
         scores = MetricCollection({"loss": MeanMetric(nan_strategy=nan), **metrics})
         self._score_names = list(scores.keys(keep_base=True))
         self.val_scores = scores.clone(prefix="val_")
         self.test_scores = scores.clone(prefix="test_")
-        trial = optimizer(parameter_groups(model, decay, param_groups))  # to fail here if it must
+        trial = optimizer(parameter_groups(model, decay, param_groups))  # to fail early
         for rule in param_groups:
             unknown = set(rule) - {"pattern", *trial.defaults}
             if unknown:
                 raise ValueError(f"param_groups: {type(trial).__name__} has no {', '.join(unknown)}, got {rule}")
         self._losses: list[Tensor] = []  # of the batches since train_loss was updated
-        self._sizes: list[float | Tensor] = []  # what each of them is a mean of
-        self._has_new_validation = False  # that a plateau per epoch has not seen yet
+        self._sizes: list[float | Tensor] = []  # divisor of each of these means
+        self._has_new_validation = False  # one that a per-epoch plateau scheduler has not seen yet
 
     def metric_keys(self, stage: Stage) -> list[str]:
         if stage == "train":
@@ -110,16 +110,16 @@ class SupervisedTask(LightningModule, Task):
         return [Prediction("estimates", outputs, "y")]
 
     def check(self, data: LightningDataModule) -> None:
-        """The loss and the metrics take such outputs and these targets."""
+        """Check that the loss and the metrics suit the outputs and the targets."""
         if not isinstance(data, InMemoryData) or data.train is None:
-            return  # others would have to be read for this
+            return  # other data modules would have to be read for this
         check_suits(self.loss, self.val_scores, data.num_outputs, data.train.y)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
     def setup(self, stage: str) -> None:
-        # Samples in memory have no negative label, which is what a loss ignores by default: there is nothing to count.
+        # By default a loss ignores a negative label. InMemoryData has none, so all samples count equally.
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # undeclared
         self._is_plain_mean = not isinstance(self.loss, nn.CrossEntropyLoss | nn.NLLLoss) or (
             self.loss.weight is None and self.loss.ignore_index < 0 and isinstance(datamodule, InMemoryData)
@@ -132,7 +132,7 @@ class SupervisedTask(LightningModule, Task):
         x, y = batch
         output = self.model(x)
         size = self._size(y)
-        loss = self.loss(output, y) if size else 0 * output.sum()  # nothing to learn from, but DDP waits for a gradient
+        loss = self.loss(output, y) if size else 0 * output.sum()  # no samples in this share, but DDP needs a gradient
         self._losses.append(loss.detach())
         self._sizes.append(size)
         if len(self._losses) >= LOSS_BUFFER_SIZE:
@@ -151,10 +151,10 @@ class SupervisedTask(LightningModule, Task):
         return len(y) if self._is_plain_mean else num_averaged(self.loss, y)
 
     def _share(self, batch_idx: int, size: float | Tensor) -> float | Tensor:
-        """The factor by which the mean of the processes' losses becomes the mean over the global batch."""
+        """The factor on this process's loss with which the mean over processes is the mean over the global batch."""
         loader = self.trainer.train_dataloader
-        if not self._is_plain_mean:  # then all processes ask each other, one without samples too
-            mean = torch.as_tensor(size, dtype=torch.float32, device=self.device).clone()  # reduced in place
+        if not self._is_plain_mean:  # here all processes must take part, also one without samples
+            mean = torch.as_tensor(size, dtype=torch.float32, device=self.device).clone()  # reduce works in place
             mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
             return size / mean if mean else 1.0
         if not isinstance(loader, Batches):
@@ -176,7 +176,7 @@ class SupervisedTask(LightningModule, Task):
             value = self.trainer.callback_metrics.get(str(self.scheduler.monitor))
             is_due = (self.current_epoch + 1) % self.scheduler.frequency == 0
             is_due &= self._has_new_validation or not str(self.scheduler.monitor).startswith("val_")
-            if is_due and value is not None and self.trainer.is_last_batch:  # not where max_steps ends an epoch early
+            if is_due and value is not None and self.trainer.is_last_batch:  # False where max_steps ends an epoch early
                 plateau.step(value)
                 self._has_new_validation = False
 
@@ -214,7 +214,7 @@ class SupervisedTask(LightningModule, Task):
             self._has_new_validation = checkpoint.get("validation_is_new", False)
 
     def test_step(self, batch: Samples, batch_idx: int) -> Tensor | None:
-        return self._score(self.test_scores, batch)  # for callbacks that look at single samples
+        return self._score(self.test_scores, batch)  # for callbacks that inspect single samples
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.test_scores.compute())
@@ -225,18 +225,22 @@ class SupervisedTask(LightningModule, Task):
         if len(y) == 0:  # this process's share of a batch smaller than the number of processes
             return None
         output, size = self.model(x), self._size(y)
-        loss = self.loss(output, y) if size else output.new_zeros(())  # torch's is NaN of samples that all are ignored
-        scores.update(preds=output, target=y, value=loss, weight=size)  # each metric takes what its update() names
+        loss = self.loss(output, y) if size else output.new_zeros(())  # torch's is NaN if all samples are ignored
+        scores.update(
+            preds=output, target=y, value=loss, weight=size
+        )  # each metric takes the arguments of its update()
         return output
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(parameter_groups(self.model, self.decay, self.param_groups))
         if self.trainer.is_global_zero:
             log.info(describe(optimizer))
-        self.trainer.fit_loop.setup_data()  # else the number of batches is unknown where max_steps ends the run
+        self.trainer.fit_loop.setup_data()  # otherwise the number of batches is unknown if max_steps is set
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         scheduler = self.scheduler(optimizer, num_steps, steps_per_epoch)
-        if isinstance(scheduler["scheduler"], ReduceLROnPlateau):  # Lightning would step it after callbacks have saved
+        if isinstance(
+            scheduler["scheduler"], ReduceLROnPlateau
+        ):  # Lightning would step it after the callbacks have saved
             scheduler["reduce_on_plateau"] = False
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -1,1 +1,1 @@
-"""What is typed and what conf/ holds: overrides, keys, defaults, errors in words. Imports no torch."""
+"""The command line and conf/: overrides, keys, defaults, error messages. Imports no torch."""

@@ -1,4 +1,4 @@
-"""What the scripts share on the command line: argument errors, exit statuses, a closed pipe."""
+"""What the command lines of all scripts share: argument errors, exit statuses, a closed pipe."""
 
 import os
 import signal
@@ -13,34 +13,39 @@ from runwright.config.errors import printable, sentence
 
 
 class Parser(ArgumentParser):
-    """Answers a wrong command line in a line, with exit status 2."""
+    """Reports a wrong command line in one line, with exit status 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{message}\n")
 
 
 def complain(message: str) -> int:
-    """Say what is wrong; the exit status."""
+    """Print an error message and return the exit status, 2."""
     print(printable(message), file=sys.stderr)
     return 2
 
 
+def shows_traces() -> bool:
+    """Whether the user wants tracebacks rather than lines."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
 def print_trace() -> None:
-    """The traceback of the exception that is being handled."""
+    """Print the traceback of the exception being handled."""
     print(printable(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def end_with_pipe() -> NoReturn:
-    """End quietly, as other programs do, where `| head` has read enough."""
+    """Exit quietly when the reader, such as `| head`, has closed the pipe, as other programs do."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + signal.SIGPIPE)
 
 
 @contextmanager
 def complaining() -> Iterator[None]:
-    """Around what a script does: bad input, or a file that cannot be had, is told in a line; the exit status is 2.
+    """Around a script's work: report bad input, or a file that cannot be read or written, in one line; exit status 2.
 
-    With HYDRA_FULL_ERROR=1 the traceback is shown instead, as it is of any other error.
+    With HYDRA_FULL_ERROR=1, and for any other error, the traceback is shown instead.
     """
     try:
         yield
@@ -48,7 +53,7 @@ def complaining() -> Iterator[None]:
     except BrokenPipeError:
         end_with_pipe()
     except Exception as error:
-        if (message := sentence(error)) is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if (message := sentence(error)) is None or shows_traces():
             print_trace()
             sys.exit(1 if message is None else 2)
         sys.exit(complain(message))

@@ -1,4 +1,4 @@
-"""Which key of the configuration an error is about."""
+"""Find the configuration key that an error is about."""
 
 import importlib
 import os
@@ -17,18 +17,18 @@ from omegaconf.errors import OmegaConfBaseException
 from runwright.config.errors import DataError, InputError, nearest
 from runwright.config.walk import as_typed, leaves_of
 
-# Whose lines of a traceback say how something was imported, not what failed there.
-_NOT_TO_BLAME = tuple(os.path.dirname(str(module.__file__)) for module in (hydra, importlib))
+# Lines of a traceback in these packages show how something was imported, not what failed.
+_IMPORTERS = tuple(os.path.dirname(str(module.__file__)) for module in (hydra, importlib))
 
 
 @contextmanager
 def error_context(cfg: DictConfig, section: str, typed: Sequence[str] = ()) -> Iterator[None]:
-    """Turn what a constructor, or the data, says of bad values into an InputError about the key that holds them.
+    """Turn an error about bad values, from a constructor or the data, into an InputError that names the key.
 
     Args:
         cfg: the configuration.
-        section: the dotted key of the part that is built or used.
-        typed: the user's overrides; where it is unclear which key an error is about, one of these is taken first.
+        section: dotted key of the part that is built or used.
+        typed: the user's overrides; if it is unclear which key an error is about, these are preferred.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def error_context(cfg: DictConfig, section: str, typed: Sequence[str] = ()) -> I
             | LookupError
             | ArithmeticError
             | AttributeError
-            | RuntimeError  # torch's, of sizes that no machine has among others
+            | RuntimeError  # from torch, for impossibly large sizes among others
             | MemoryError
             | OSError
             | ImportError
@@ -54,18 +54,18 @@ def error_context(cfg: DictConfig, section: str, typed: Sequence[str] = ()) -> I
         if type(error).__name__ == "InstantiationException" and isinstance(cause, ImportError) and cause.__cause__:
             raise InputError(_not_loaded(cfg, section, cause)) from error
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
-        is_own = isinstance(cause, ValueError | OSError)  # torch's and OmegaConf's go on with where it happened
+        is_own = isinstance(cause, ValueError | OSError)  # torch and OmegaConf add lines about where it happened
         message = "\n".join(lines[: 2 if is_own else 1])[:400]
         key = section if isinstance(cause, DataError) else _culprit(cfg, section, message, typed)
         raise InputError(f"{key}: {message}") from error
 
 
 def _is_misconfiguration(error: BaseException) -> bool:
-    return type(error).__name__ == "MisconfigurationException"  # Lightning's, by name: naming the class imports torch
+    return type(error).__name__ == "MisconfigurationException"  # Lightning's; importing the class imports torch
 
 
 def _culprit(cfg: DictConfig, section: str, message: str, typed: Sequence[str]) -> str:
-    """The key of the section that the message is about, with its value: by what was typed, its name, its value."""
+    """The key (and value) that the message is about: best by name and value, those of the user's overrides first."""
     leaves = {key: value for key, value in leaves_of(cfg, section) if not key.split(".")[-1].startswith("_")}
     words = set(re.findall(r"[\w.-]*\w", message))
 
@@ -76,13 +76,17 @@ def _culprit(cfg: DictConfig, section: str, message: str, typed: Sequence[str]) 
         return (named and valued, named, valued)
 
     given = [key for key in leaves if any(override.lstrip("+").startswith(f"{key}=") for override in typed)]
-    told = max((key for key in given if any(score(key))), key=score, default=None)
-    best = told or max((key for key in leaves if any(score(key))), key=score, default=None) or next(iter(given), None)
+    best_given = max((key for key in given if any(score(key))), key=score, default=None)
+    best = (
+        best_given
+        or max((key for key in leaves if any(score(key))), key=score, default=None)
+        or next(iter(given), None)
+    )
     return section if best is None else f"{best}={as_typed(leaves[best])}"
 
 
 def _not_loaded(cfg: DictConfig, section: str, error: ImportError) -> str:
-    """Which `_target_` Hydra could not import, and why: the name is wrong, or its module fails."""
+    """The `_target_` that Hydra could not import, and why: the name is wrong, or its module fails."""
     found = re.match("Error loading '(.*)'", str(error))
     target = found.group(1) if found else ""
     key = next((key for key, value in leaves_of(cfg, section) if value == target), section)
@@ -90,14 +94,14 @@ def _not_loaded(cfg: DictConfig, section: str, error: ImportError) -> str:
 
 
 def why_not_loaded(target: str, cause: BaseException | None) -> str:
-    """What kept the object of a dotted name from being imported: a part that is not there, or a line that fails.
+    """Why a dotted name could not be imported: part of the name does not exist, or a line of its module fails.
 
     Args:
         target: the dotted name.
-        cause: what Python raised when it was imported.
+        cause: the exception raised by the import.
     """
     missing = cause.name if isinstance(cause, ModuleNotFoundError) and cause.name else None
-    if missing is not None and f"{target}.".startswith(f"{missing}."):  # not what the module itself imports
+    if missing is not None and f"{target}.".startswith(f"{missing}."):  # and not something that the module imports
         parent, _, part = missing.rpartition(".")
         if not parent:
             return f"there is no module {part}; is its package installed?"
@@ -108,6 +112,6 @@ def why_not_loaded(target: str, cause: BaseException | None) -> str:
     if isinstance(cause, SyntaxError):
         return f"{cause.filename}, line {cause.lineno}: {cause.msg}"
     lines = traceback.extract_tb(cause.__traceback__) if cause is not None else []
-    own = [line for line in lines if not line.filename.startswith(("<", *_NOT_TO_BLAME))]
+    own = [line for line in lines if not line.filename.startswith(("<", *_IMPORTERS))]
     place = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
     return f"{place}{type(cause).__name__}: {message}"

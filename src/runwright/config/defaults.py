@@ -1,4 +1,4 @@
-"""How a run's configuration differs from the defaults."""
+"""The differences between a run's configuration and the defaults."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,15 +17,15 @@ from runwright.config.keys import GLOBAL_GROUPS, key
 from runwright.config.overrides import NOT_COMPOSED
 from runwright.config.walk import as_typed
 
-Differences = dict[str, tuple[str, str]]  # key -> the default's value and the run's, as one types them
+Differences = dict[str, tuple[str, str]]  # key -> the default value and the run's, as typed
 ABSENT = "-"
 
 
 def differences_from_defaults(cfg: DictConfig, overrides: Sequence[str]) -> Differences:
-    """Of a job's groups the choices, and of its values those that differ from what its choices come with.
+    """The groups in which a job differs from the default choices, and the values that differ from its choices' files.
 
-    A run that repeats another's or goes on (`from=`, `resume=`) has values and no choices but those in `overrides`: its
-    other groups are told by their values. Of a run that Hydra has not started, what was typed.
+    A run started with `from=` or `resume=` has no choices except those in `overrides`, so its other groups are compared
+    value by value. For a run that Hydra has not started, the overrides are returned.
     """
     typed = {name: (ABSENT, value) for name, _, value in (each.partition("=") for each in overrides)}
     typed.pop("resume", None)
@@ -43,7 +43,7 @@ def differences_from_defaults(cfg: DictConfig, overrides: Sequence[str]) -> Diff
     search = [each for each in hydra.overrides.hydra if each.startswith("hydra.searchpath=")]
     try:
         reference = _compose(folder, config_name, (*search, *parts))
-    except NOT_COMPOSED:  # of choices that only a command's own search path leads to
+    except NOT_COMPOSED:  # a choice that only the original command's search path finds
         return typed
     own: Any = OmegaConf.to_container(cfg)
     found = {group: (as_typed(old), as_typed(new)) for group, (old, new) in chosen.items()}
@@ -61,9 +61,9 @@ def _usual_choices(file: Path) -> dict[str, Any]:
     return {group: choice for group, choice in choices.items() if not group.startswith(("optional ", "override "))}
 
 
-@cache  # for the jobs of a sweep, most of which choose the same
+@cache  # most jobs of a sweep make the same choices
 def _compose(folder: str, config_name: str, overrides: tuple[str, ...]) -> Any:
-    is_job_of_hydra = GlobalHydra.instance().is_initialized()  # a further process of a run is not
+    is_job_of_hydra = GlobalHydra.instance().is_initialized()  # other processes of a run are not
     with nullcontext() if is_job_of_hydra else initialize_config_dir(folder, version_base="1.3"):
         return OmegaConf.to_container(compose(config_name, list(overrides)))
 
@@ -78,7 +78,7 @@ def _differing(old: Any, new: Any, cfg: DictConfig, name: str = "") -> Iterator[
 
 
 def _value(value: Any, cfg: DictConfig) -> Any:
-    """With a reference to other values resolved, as several processes get them."""
+    """Resolve references to other values, because runs in several processes get them resolved."""
     if not (isinstance(value, str) and "${" in value):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and how they are worded."""
+"""Errors that a user can cause, and their messages."""
 
 import errno
 import os
@@ -19,11 +19,11 @@ class OccupiedError(InputError):
 
 
 class DataError(ValueError):
-    """The samples of a data set are not what they should be; no value of a key is to blame."""
+    """The samples of a data set are wrong, rather than the value of a key."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean x?` where a word is close to one of these, or abbreviates it; else nothing."""
+    """`; did you mean x?` if the word is close to one of `words` or abbreviates it; else empty."""
     words = list(dict.fromkeys(words))
     abbreviated = re.compile(".*".join(map(re.escape, word)))
     matches = [known for known in words if len(word) > 2 and abbreviated.match(known)]
@@ -32,13 +32,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def sentence(error: Exception) -> str | None:
-    """What to tell the user, where the error's own words say it all; None where it takes a traceback."""
-    named: BaseException | None = error  # a logger that is closed after an error may raise one of its own, without name
+    """The message for the user, if the error explains itself; None if it needs a traceback."""
+    named: BaseException | None = error  # closing a logger after an error may raise another without a file name
     while isinstance(named, OSError) and named.filename is None:
         named = named.__context__
     if isinstance(error, OSError) and isinstance(named, OSError):
         return f"{os.fsdecode(named.filename)}: {named.strerror}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # of a write, which names no file
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # from a write, which names no file
         return f"{error.strerror}: a file could not be written"
     if isinstance(error, OmegaConfBaseException):  # a value that cannot be resolved
         return f"{error.full_key}: {str(error).splitlines()[0]}"
@@ -46,12 +46,12 @@ def sentence(error: Exception) -> str | None:
 
 
 def printable(text: str) -> str:
-    """It without what a stranger's file could tell the terminal to do, or an XML parser cannot take."""
+    """Replace characters that could control the terminal, or that XML does not allow: files may be someone else's."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def all_printable(value: Any, clean: Callable[[str], str] = printable) -> Any:
-    """What a JSON file holds, with every string in it printable, or what else `clean` makes of it."""
+    """Apply `clean` to every string in a value from a JSON file."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):

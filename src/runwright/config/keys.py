@@ -1,7 +1,7 @@
-"""What is known of the keys and groups of conf/ beyond their YAML files: a row a key.
+"""What the engine knows about the keys and groups of conf/ beyond their YAML files: one row per key.
 
-Ranges of our own constructors' arguments stand in those constructors; here are the ranges of what libraries accept and
-then mishandle.
+Our own constructors check the ranges of their arguments. The ranges here are for values that libraries accept and then
+mishandle.
 """
 
 import re
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from math import inf
 
 PARTS = ("data", "model", "task", "optimizer", "scheduler", "trainer")  # what every run is made of
-COLLECTIONS = ("callbacks", "logger")  # sections of parts by name, any number of them
-# Values beside the sections, all of which a run reads.
+COLLECTIONS = ("callbacks", "logger")  # sections that hold any number of named parts
+# Top-level values. A run reads all of them.
 VALUES = (
     "name",
     "seed",
@@ -26,12 +26,12 @@ VALUES = (
     "compile",
     "init_from",
 )
-SETTINGS = ("data", "model", "task", "optimizer", "scheduler", "callbacks")  # sections that change a run's numbers
-GLOBAL_GROUPS = ("experiment", "sweep", "debug")  # groups whose files set the keys of others
-MACHINE = "local"  # the group of this machine's settings, whose file does the same
-ONE_FOR_ALL = ("trainer", "callbacks", "scheduler")  # sections where no number stands for a list of them
+SETTINGS = ("data", "model", "task", "optimizer", "scheduler", "callbacks")  # sections that change a run's results
+GLOBAL_GROUPS = ("experiment", "sweep", "debug")  # groups whose files set keys of other groups
+MACHINE = "local"  # the group of this machine's settings; its file also sets keys of other groups
+ONE_FOR_ALL = ("trainer", "callbacks", "scheduler")  # sections where a list cannot replace a number
 
-# Choices of Hydra's plugins, which are there once an extra of pyproject.toml is installed.
+# Choices from Hydra plugins, each available once an extra of pyproject.toml is installed.
 EXTRAS = {
     "hydra/launcher=joblib": "sweep",
     "hydra/launcher=submitit_local": "slurm",
@@ -42,33 +42,34 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of one key, or of all keys below a section."""
+    """What the engine knows about one key, or about all keys below a section."""
 
     kinds: tuple[str, ...] = ()
-    """Kinds of value that it takes beside the one its YAML shows; where that is null, all kinds that it takes."""
+    """Kinds of value that it takes besides that of its value in YAML; if that is null, all kinds."""
     has_no_others: bool = False
-    """Whether `kinds` are all that it takes beside null, in a file too."""
+    """Whether it takes only `kinds` and null, in a file too."""
     least: float | None = None
-    """Of a number; whole numbers only, where this is an int."""
+    """The smallest number allowed; if this is an int, only whole numbers are."""
     most: float = 2**31
+    """The largest number allowed."""
     choices: tuple[str, ...] = ()
-    """All that it may be, as typed."""
+    """All values allowed, as typed."""
     follows: str = ""
-    """The key of train.yaml to whose value conf/ refers here."""
+    """The key of train.yaml that conf/ refers to here."""
     is_length: bool = False
-    """Whether it says when the run ends."""
+    """Whether it sets when the run ends."""
     may_change: bool = False
-    """Whether a resumed run may have another value: one that leaves what the run computes as it is."""
+    """Whether a resumed run may change it, because it does not change what the run computes."""
     is_setting: bool = False
-    """Whether it changes a run's numbers, outside the sections of `SETTINGS`, all of which do."""
+    """Whether it changes a run's results although it is outside of `SETTINGS`."""
     repeats: str = ""
-    """What runs that differ in nothing else are, such as seeds: they repeat each other."""
+    """Plural name, such as seeds, if runs that differ only in this key repeat each other."""
     in_run_names: bool = True
-    """Whether the name of a run's directory tells it where it was typed."""
+    """Whether the name of a run's directory includes it, if it was typed."""
     in_differences: bool = True
-    """Whether it is listed where it differs from the defaults."""
+    """Whether it is listed if it differs from the defaults."""
     is_path: bool = False
-    """Whether it names a file or a folder, by whatever signs those have."""
+    """Whether it names a file or a folder, which may contain any characters."""
     is_added: bool = False
     """Whether the run adds it: conf/ does not have it."""
 
@@ -132,7 +133,7 @@ KEYS = {
 }
 
 LENGTHS = tuple(name for name, key in KEYS.items() if key.is_length)
-COUNTED_LENGTHS = tuple(name for name in LENGTHS if KEYS[name].least is not None)  # those that a schedule can span
+COUNTED_LENGTHS = tuple(name for name in LENGTHS if KEYS[name].least is not None)  # in epochs or steps, for schedules
 REPEATS = {name: key.repeats for name, key in KEYS.items() if key.repeats}
 
 _PATTERNS = {name: re.compile(re.escape(name).replace(r"\*", r"[^.]+")) for name in KEYS}
@@ -140,11 +141,11 @@ _NOTHING = Key()
 
 
 def key(name: str) -> Key:
-    """The row of exactly this key."""
+    """The row of this key, not of a section around it; an empty row if there is none."""
     return next((KEYS[row] for row, pattern in _PATTERNS.items() if pattern.fullmatch(name)), _NOTHING)
 
 
 def may_change(name: str) -> bool:
-    """Whether a resumed run may have another value of this key: by its own row, or that of a section around it."""
+    """Whether a resumed run may change this key, by its own row or that of a section around it."""
     parts = name.split(".")
     return any(key(".".join(parts[: i + 1])).may_change for i in range(len(parts)))

@@ -1,18 +1,22 @@
-"""Values that a library accepts and then mishandles, refused before anything is built."""
+"""Refuse values that a library accepts and then mishandles, before anything is built."""
 
 from pathlib import PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runwright.config.composed import meant
+from runwright.config.composed import did_you_mean
 from runwright.config.errors import InputError, nearest
 from runwright.config.keys import COLLECTIONS, COUNTED_LENGTHS, KEYS, PARTS, key
 from runwright.config.walk import as_typed, kind_of
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Each part is there, and each value is one that `check_value` lets pass."""
+    """Check that each part exists and names a class, and check each value with `check_value`.
+
+    Raises:
+        InputError: with the key, its value, and what is allowed.
+    """
     for part in PARTS:
         if not OmegaConf.is_dict(cfg.get(part)):
             raise InputError(f"{part}: a run needs one, and this configuration has {as_typed(cfg.get(part))}")
@@ -22,19 +26,19 @@ def check_values(cfg: DictConfig) -> None:
         if parts is None:
             continue
         if not OmegaConf.is_dict(parts):
-            raise InputError(f"{section}={as_typed(parts)}: this takes parts by name, each with its class (_target_)")
+            raise InputError(f"{section}={as_typed(parts)}: this takes named parts, each with its class (_target_)")
         for name in parts:
             _check_class(cfg, f"{section}.{name}")
     if cfg.get("compile") and OmegaConf.select(cfg, "logger.tensorboard.log_graph"):
         raise InputError(
-            f"logger.tensorboard.log_graph=true: no graph can be made of a compiled model (compile={cfg.compile}); "
+            f"logger.tensorboard.log_graph=true: a compiled model has no graph to log (compile={cfg.compile}); "
             "leave out one of the two"
         )
     for name in KEYS:
         if name != "name" and "*" not in name:
             value = OmegaConf.select(cfg, name)
             check_value(name, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
-    if not OmegaConf.is_interpolation(cfg, "name"):  # of the default, which only a running job resolves
+    if not OmegaConf.is_interpolation(cfg, "name"):  # the default is one that only a running job can resolve
         check_value("name", cfg.get("name"))
 
 
@@ -43,16 +47,16 @@ def _check_class(cfg: DictConfig, part: str) -> None:
     if not OmegaConf.is_dict(section) or not isinstance(section.get("_target_"), str):
         others = [str(each) for each in cfg[parent] if each != name] if parent else []
         fix = f"; ~{part} leaves it out" if parent and section is None else nearest(name, others)
-        fix = fix or meant(name, cfg, but=part)
+        fix = fix or did_you_mean(name, cfg, excluded=part)
         value = "" if OmegaConf.is_config(section) else f"={as_typed(section)}"
         raise InputError(f"{part}{value}: names no class (_target_){fix}")
 
 
 def check_value(name: str, value: Any) -> None:
-    """Refuse what is outside its key's range; null, and keys without range, are for the constructors to judge.
+    """Refuse a value outside the range of its key. Constructors check null, and keys that have no range here.
 
     Raises:
-        InputError: with the range.
+        InputError: with the range or the values allowed.
     """
     row = key(name)
     if name == "name" and (not isinstance(value, str) or not value or leads_outside(value)):
@@ -74,5 +78,5 @@ def check_value(name: str, value: Any) -> None:
 
 
 def leads_outside(path: str) -> bool:
-    """Whether a path that belongs into some folder leads out of it."""
+    """Whether a path that is meant to be relative to a folder leads out of it."""
     return PurePath(path).is_absolute() or ".." in PurePath(path).parts or path.startswith("~") or "://" in path

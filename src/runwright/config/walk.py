@@ -1,4 +1,4 @@
-"""Every value of a configuration by its dotted key, and values written as on the command line."""
+"""Iterate over the values of a configuration by dotted key, and write values as on the command line."""
 
 import re
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 def leaves_of(cfg: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything in a section that is not itself a section; a list counts as one value."""
+    """Dotted key and value of each value in a section, at any depth; a list counts as one value."""
     try:
         node = OmegaConf.select(cfg, section)
-    except OmegaConfBaseException:  # an interpolation of what is not there
+    except OmegaConfBaseException:  # an interpolation of a key that does not exist
         parent, _, name = section.rpartition(".")
         yield section, OmegaConf.to_container(OmegaConf.select(cfg, parent))[name]  # type: ignore[index,call-overload]
         return
@@ -25,7 +25,7 @@ def leaves_of(cfg: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
 
 
 def as_typed(value: Any) -> str:
-    """A value as one writes it on the command line."""
+    """A value as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -36,12 +36,12 @@ def as_typed(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """In quotes, so that Hydra's grammar takes it for this text whatever signs it holds; `${` refers to nothing."""
+    """Quote a text so that Hydra's grammar reads exactly this text, with any special characters; `${` is escaped."""
     return QuotedString(re.sub(r"(\\*)\$\{", r"\1\1\\${", text), Quote.single).with_quotes()
 
 
 def kind_of(value: Any) -> str:
-    """What a plain value is, in words."""
+    """The kind of a plain value, for a message."""
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, int | float):

@@ -1,1 +1,1 @@
-"""From the command line to jobs and their processes. Imports no torch until a job trains; uses all other packages."""
+"""From the command line to jobs and their processes. Imports no torch until it builds or trains; uses all packages."""

@@ -1,4 +1,4 @@
-"""What stands around Hydra's main function: the command line is checked before it, a sweep is summed up after it."""
+"""The application around Hydra's main function: checks the command line before it, summarizes a sweep after it."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from runwright import report
-from runwright.config.arguments import complain, end_with_pipe, print_trace
+from runwright.config.arguments import complaining
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError, OccupiedError, printable, sentence
 from runwright.config.keys import KEYS, key
@@ -42,63 +42,57 @@ from runwright.sweeps.table import show, write_summary
 
 @dataclass(frozen=True)
 class Plan:
-    """What a checked command line comes to."""
+    """What to run, from a checked command line."""
 
     arguments: list[str]
-    """For Hydra. The directory is decided here, once, whatever its jobs vary."""
+    """Arguments for Hydra. They fix the directory, once for all jobs."""
     directory: Path | None
-    """Of the run or the sweep; None where nothing is to be run."""
+    """Directory of the run or the sweep; None if there is nothing to run."""
     is_sweep: bool = False
     with_report: bool = False
     command: dict[str, object] | None = None
-    """Of a sweep, to be recorded."""
+    """A sweep's command, to be recorded."""
     may_be_there: bool = False
-    """Whether the sweep may go on in a directory that holds one: it resumes it, or is a search, which adds to it."""
+    """Whether the directory may hold a sweep already: to resume it, or for a search, which adds to it."""
 
 
 def run(main: Callable[[], Any], conf: str) -> None:
-    """Run a Hydra application. Bad input is told in one or two lines; the exit status is 2, and nothing is left behind.
+    """Run a Hydra application. Bad input is reported in one or two lines; exit status 2, and no files are left behind.
 
-    `HYDRA_FULL_ERROR=1`, or any `debug=...`, shows the whole traceback instead.
+    `HYDRA_FULL_ERROR=1`, which any `debug=...` sets, shows the traceback instead.
 
     Args:
         main: decorated with `hydra.main`; it calls `runwright.launch.job.run_job`.
-        conf: absolute path of the folder of its configuration.
+        conf: absolute path of the configuration folder.
     """
-    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback per line
-    # Under `uv run`, Ray would give its workers a copy of the project, and the runs would be written there.
+    logging.raiseExceptions = False  # else a log that cannot be written prints a traceback per line
+    # Under `uv run`, Ray would give its workers a copy of the project, and they would write the runs there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    try:
-        if train_other_rank(sys.argv):
-            return
-        plan = make_plan(sys.argv[1:], Path(conf))
-        sys.argv[1:] = plan.arguments
-        if plan.directory is None:
-            main()
-        elif plan.is_sweep:
-            _sweep(main, plan)
-        else:
-            _run(main, plan.directory)
-    except KeyboardInterrupt:  # before there was anything to save
-        sys.exit(128 + signal.SIGINT)
-    except Interrupted as end:  # in a process that follows rank 0, which says it
-        sys.exit(128 + end.number)
-    except BrokenPipeError:
-        end_with_pipe()
-    except Exception as error:
-        message = sentence(error)
-        is_debugged = not {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}.isdisjoint(sys.argv)
-        if message is None or is_debugged or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            print_trace()
-            sys.exit(1 if message is None else 2)
-        sys.exit(complain(message))
+    if not {f"debug={file.stem}" for file in Path(conf, "debug").glob("*.yaml")}.isdisjoint(sys.argv):
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    with complaining():
+        try:
+            if train_other_rank(sys.argv):
+                return
+            plan = make_plan(sys.argv[1:], Path(conf))
+            sys.argv[1:] = plan.arguments
+            if plan.directory is None:
+                main()
+            elif plan.is_sweep:
+                _sweep(main, plan)
+            else:
+                _run(main, plan.directory)
+        except KeyboardInterrupt:  # before there was anything to save
+            sys.exit(128 + signal.SIGINT)
+        except Interrupted as end:  # in another rank than 0, which prints it
+            sys.exit(128 + end.number)
 
 
 def make_plan(arguments: Sequence[str], conf: Path) -> Plan:
-    """Check a command line, and decide where its run or sweep goes.
+    """Check a command line, and choose the directory of its run or sweep.
 
     Raises:
-        InputError: something is wrong with it, of a sweep with any value of its jobs.
+        InputError: something is wrong with it, or with any value of a sweep.
     """
     command = parse(arguments, conf)
     if command.is_question:
@@ -118,34 +112,34 @@ def make_plan(arguments: Sequence[str], conf: Path) -> Plan:
                 _check_references(jobs[0].compose(command.config_name))
             return Plan([*command.flags, *command.overrides], None)
         if command.recorded is not None:
-            check_objects(*command.recorded, conf, to_train=True)  # imports torch, like all that comes after
+            check_objects(*command.recorded, conf, to_train=True)  # imports torch, as does everything after it
         cfg = jobs[0].compose(command.config_name)
         goals = _check_jobs(jobs, command) if is_sweep else set()
-        HydraConfig.instance().set_config(cfg)  # to which the name of the directory refers
+        HydraConfig.instance().set_config(cfg)  # the name of the directory refers to it
         try:
             place = cfg.hydra.sweep.dir if is_sweep else cfg.hydra.run.dir
-        except OmegaConfBaseException as error:  # what it refers to is not there
+        except OmegaConfBaseException as error:  # it refers to a missing key
             raise InputError(sentence(error)) from error
     if not is_sweep and not any(each.lstrip("+").startswith("hydra.run.dir=") for each in command.overrides):
         place = f"{place}-{run_name(command.overrides)}".rstrip("-")
     where = f"hydra.{'sweep' if is_sweep else 'run'}.dir"
     if "${" in str(Path(place).absolute()):
-        raise InputError(f"{where}={place}: Hydra takes ${{ for the begin of a reference; choose another directory")
+        raise InputError(f"{where}={place}: Hydra reads ${{ as the start of a reference; choose another directory")
     resumes = "resume=auto" in command.overrides
     if resumes and any((Path(place) / name).exists() for name in (CONFIG, SWEEP)):
         check_links(Path(place))
     plain = [*command.flags, *command.overrides, f"{where}={quoted(place)}"]
-    if is_sweep and "mode" in cfg.hydra.sweeper:  # a search, which needs to know it before its jobs do
+    if is_sweep and "mode" in cfg.hydra.sweeper:  # a search; it needs the mode before its jobs start
         if len(goals) > 1:
             monitors = ",".join(sorted(monitor for monitor, _ in goals))
-            raise InputError(f"monitor={monitors}: a search goes by one metric alone")
+            raise InputError(f"monitor={monitors}: a search optimizes only one metric")
         plain += [f"hydra.sweeper.mode={mode}" for _, mode in goals]
     may_be_there = resumes or cfg.hydra.sweeper._target_.endswith(".OptunaSweeper")
     return Plan(plain, Path(place), is_sweep, bool(cfg.get("report")), command.typed, may_be_there)
 
 
 def _check_references(cfg: DictConfig) -> None:
-    """Each value refers to something that is there before a run, so that Hydra can show it."""
+    """Check that every reference can be resolved before a run, so that Hydra can show the configuration."""
     HydraConfig.instance().set_config(cfg)
     try:
         OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"]), resolve=True)
@@ -153,12 +147,12 @@ def _check_references(cfg: DictConfig) -> None:
         added = [name for name, row in KEYS.items() if row.is_added]
         raise InputError(
             f"--resolve: {error.full_key}: {str(error).splitlines()[0]}; a run adds {' and '.join(added)}, "
-            "and its config.yaml has all values. Leave out --resolve, or give them with +KEY=VALUE"
+            "and its config.yaml has all values. Leave out --resolve, or set them with +KEY=VALUE"
         ) from error
 
 
 def _check_jobs(jobs: Sequence[Job], command: Command) -> set[tuple[str, str]]:
-    """Build what some jobs of a sweep are made of; between them they hold each value at least once.
+    """Build the parts of some jobs of a sweep, which together contain each value at least once.
 
     Returns:
         The monitored metrics, each with its mode.
@@ -168,10 +162,10 @@ def _check_jobs(jobs: Sequence[Job], command: Command) -> set[tuple[str, str]]:
     goals = set()
     for i, job in enumerate(jobs):
         cfg = job.compose(command.config_name)
-        HydraConfig.instance().set_config(cfg)  # to which values refer
+        HydraConfig.instance().set_config(cfg)  # values refer to it
         if i == 0:
             for part in ("sweeper", "launcher"):
-                if not cfg.hydra[part]._target_.startswith("hydra."):  # Hydra's own take no values that could be bad
+                if not cfg.hydra[part]._target_.startswith("hydra."):  # Hydra's own have no values to check
                     with error_context(cfg, f"hydra.{part}", command.overrides):
                         instantiate(cfg.hydra[part])
             check_launcher(cfg.hydra.launcher)
@@ -182,9 +176,10 @@ def _check_jobs(jobs: Sequence[Job], command: Command) -> set[tuple[str, str]]:
 
 
 def _linked(recorded: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """A recorded configuration in which what follows another value in conf/, and has that value, follows it again.
+    """Restore the references of a recorded configuration: where conf/ refers to a value and the values are equal.
 
-    A mode belongs to its monitor: it follows only beside one that does, and is open again beside one that is changed.
+    A mode belongs to its monitor: it is linked only if the monitor is, and set to null if an override changes the
+    monitor.
     """
     linked = recorded.copy()
     leaves = dict(leaf for section in recorded for leaf in leaves_of(recorded, str(section)))
@@ -206,7 +201,7 @@ def _run(main: Callable[[], Any], directory: Path) -> None:
     try:
         main()
     finally:
-        if not any((directory / name).exists() for name in (CONFIG, ERROR)):  # refused, or ended before it began
+        if not any((directory / name).exists() for name in (CONFIG, ERROR)):  # refused, or ended before it started
             created.remove([LOG])
 
 
@@ -227,7 +222,7 @@ def _sweep(main: Callable[[], Any], plan: Plan) -> None:
         status = end.code
     finally:
         remove_slots(plan.directory)
-    if isinstance(status, int) and status > 128:  # a signal ended it, and a job has said how to resume it
+    if isinstance(status, int) and status > 128:  # ended by a signal; a job has printed how to resume
         sys.exit(status)
     runs = find_runs([plan.directory])
     if runs:
@@ -238,12 +233,12 @@ def _sweep(main: Callable[[], Any], plan: Plan) -> None:
 
 
 def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> None:
-    """How the jobs compare, and which failed."""
+    """Print the leaderboard, and the jobs that failed."""
     rows = compare(runs)
     try:
         write_summary(sweep, rows)
-    except OSError as error:  # of a full disk; the runs are there, and compare.py can show them again
-        print(printable(f"{sweep / SUMMARY}: {error.strerror}: this table is not in it"), file=sys.stderr)
+    except OSError as error:  # such as a full disk; compare.py can show the runs again
+        print(printable(f"{sweep / SUMMARY}: {error.strerror}: the table below is not saved"), file=sys.stderr)
     print()
     show(rows)
     print(printable(f"sweep directory: {sweep}\ncurves: {shlex.join(['tensorboard', '--logdir', str(sweep)])}"))
@@ -258,7 +253,7 @@ def _print_leaderboard(sweep: Path, runs: Sequence[Path], with_report: bool) -> 
 
 
 class DropConfigs(Callback):
-    """Hydra would keep the configurations of every job until the sweep ends."""
+    """Drops the configurations of finished jobs, which Hydra would keep in memory until the sweep ends."""
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:

@@ -1,4 +1,4 @@
-"""A command line as it was typed, and as Hydra is to get it."""
+"""Parse the command line as typed, and translate it for Hydra."""
 
 import os
 import re
@@ -25,10 +25,10 @@ FLAGS = ("--multirun -m", "--run -r", "--resolve", "--help -h", "--hydra-help", 
 
 @dataclass(frozen=True)
 class Command:
-    """What the user wants of Hydra.
+    """A parsed command line, translated for Hydra.
 
-    `from=RUN_DIR` has become Hydra's way to say: compose conf/from.yaml, which includes what RUN_DIR/config.yaml holds.
-    `resume=RUN_DIR` says the same, and that the run is resumed there; `resume=SWEEP_DIR` is that sweep's command again.
+    `from=RUN_DIR` becomes: compose conf/from.yaml, which includes the content of RUN_DIR/config.yaml.
+    `resume=RUN_DIR` does the same and resumes the run there; `resume=SWEEP_DIR` repeats that sweep's command.
     """
 
     flags: list[str]
@@ -38,22 +38,23 @@ class Command:
     config_dir: str | None
     is_multirun: bool
     is_question: bool
-    """Whether it asks for an answer of Hydra's alone, which no configuration is composed for."""
+    """Whether Hydra alone answers it, without composing a configuration (`--version`, say)."""
     shows_config: bool
-    """Whether it asks for the configuration, not for a run."""
+    """Whether it shows the configuration instead of running."""
     recorded: tuple[Path, DictConfig] | None
-    """The run directory that `from=` or `resume=` names, and what its config.yaml holds."""
+    """The run directory that `from=` or `resume=` names, and the content of its config.yaml."""
     repeats: bool
-    """Whether the recorded run is repeated with other values, in a directory of its own."""
+    """Whether the recorded run is repeated (`from=`) in a new directory."""
     typed: dict[str, object]
-    """What a sweep records of its command, to be resumed by: `config_name` and `overrides`."""
+    """What a sweep records of its command, for resuming it: `config_name` and `overrides`."""
 
 
 def parse(arguments: Sequence[str], conf: Path) -> Command:
-    """Read a command line as Hydra will. Flags may stand anywhere.
+    """Parse a command line as Hydra will. Flags may be anywhere.
 
     Raises:
-        InputError: an unknown flag, or a directory to start from that is none, or not to be trusted.
+        InputError: an unknown flag, a combination that is not allowed, or a directory to start from that is not a
+            run or is not trusted.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
@@ -81,7 +82,7 @@ def parse(arguments: Sequence[str], conf: Path) -> Command:
         changed = [each for each in overrides if not each.startswith("hydra")]
         if changed:
             raise InputError(
-                f"{changed[0]}: a sweep is resumed with the values that it has; start another with this one"
+                f"{changed[0]}: a sweep is resumed with its own values; start another sweep to change them"
             )
         _check_place(sources[-1], args.overrides, "hydra.sweep.dir")
         check_links(sweep_dir)
@@ -90,7 +91,7 @@ def parse(arguments: Sequence[str], conf: Path) -> Command:
         flags += ["--multirun", *([f"--config-name={config_name}"] if config_name else [])]
         sources, overrides = _sources([*given, *overrides, f"hydra.sweep.dir={quoted(str(sweep_dir))}", "resume=auto"])
     if sources and not (_directory(sources[-1]) / CONFIG).is_file():
-        raise InputError(f"{sources[-1]}: no run directory, it holds no {CONFIG}")
+        raise InputError(f"{sources[-1]}: no run directory: it has no {CONFIG}")
     places = [f"{source.partition('=')[0]}={_directory(source)}" for source in sources]
     typed: dict[str, object] = {"config_name": config_name, "overrides": [*places, *overrides]}
     recorded, repeats = None, False
@@ -109,7 +110,7 @@ def parse(arguments: Sequence[str], conf: Path) -> Command:
         each.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for each in overrides
     ):
         raise InputError(
-            "resume=auto: set hydra.run.dir=DIR (of a sweep, hydra.sweep.dir=DIR), which is new each time otherwise"
+            "resume=auto: set hydra.run.dir=DIR (for a sweep, hydra.sweep.dir=DIR); the default is a new one each time"
         )
     return Command(
         flags,
@@ -133,31 +134,31 @@ def _sources(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _check_place(source: str, overrides: Sequence[str], key: str) -> None:
-    """What is resumed stays where it is."""
+    """Refuse another directory for a run or sweep that is resumed."""
     other = next((each for each in overrides if each.lstrip("+").startswith(f"{key}=")), None)
     if other is not None:
-        raise InputError(f"{other}: {source} goes on in its own directory; leave out one of the two")
+        raise InputError(f"{other}: {source} continues in its own directory; leave out one of the two")
 
 
 def _quoted(override: str) -> str:
-    """A path as Hydra's grammar takes it, where that would refuse it or read something else into it.
+    """Quote an override's path if Hydra's grammar would refuse it or read it as something else; expand `~`.
 
     Raises:
-        InputError: it holds `${`, which the recorded configuration would take for a reference.
+        InputError: it holds `${`, which the recorded configuration would read as a reference.
     """
     name, _, value = override.partition("=")
-    if name.lstrip("+") not in PATHS or not value or value[0] in "'\"":  # or it has been quoted
+    if name.lstrip("+") not in PATHS or not value or value[0] in "'\"":  # not a path, or quoted already
         return override
     is_there = name != "name" and Path(value).exists()
     path = value if is_there or name == "name" else os.path.expanduser(value)
-    if path == value and not is_there and _is_read(override):
+    if path == value and not is_there and _is_valid(override):
         return override
     if "${" in path:
-        raise InputError(f"{override}: a configuration takes ${{ for the begin of a reference; rename the directory")
+        raise InputError(f"{override}: a configuration reads ${{ as the start of a reference; rename the directory")
     return f"{name}={quoted(path)}"
 
 
-def _is_read(override: str) -> bool:
+def _is_valid(override: str) -> bool:
     try:
         OverridesParser.create().parse_override(override)
     except HydraException:

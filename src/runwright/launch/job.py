@@ -1,4 +1,4 @@
-"""One job of Hydra's: what becomes of its failures, and in how many processes it trains."""
+"""One Hydra job: starts its processes, and handles its failures."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runwright.config.arguments import complain, print_trace
+from runwright.config.arguments import complain, print_trace, shows_traces
 from runwright.config.blame import error_context
 from runwright.config.errors import InputError, OccupiedError, printable, sentence
 from runwright.config.walk import as_typed
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 
 
 def run_job(cfg: DictConfig) -> float | None:
-    """Train as the configuration says; what a script's main function does.
+    """Train as configured; this is the main function of the training script.
 
-    A failure is written to the job's directory, unless that holds a run that this start has not gone on with. A job
-    of a sweep raises it, for the sweep to count; a single run ends with a line, or a traceback where the reason is no
-    line, and exit status 2 for bad input, 1 for all else.
+    A failure is recorded in the job's directory, unless that directory holds a run that this job did not start or
+    resume. In a sweep the error is raised, so that the sweep counts it. A single run prints one line, or a traceback
+    if the error does not explain itself, and exits with status 2 for bad input and 1 for everything else.
 
     Returns:
-        The monitored metric's best value, for a sweeper; None if nothing logged it.
+        The monitored metric's best value, for a sweeper; None if it was never logged.
     """
     directory = Path(HydraConfig.get().runtime.output_dir)
     before = claim_of(directory)
@@ -56,24 +56,24 @@ def run_job(cfg: DictConfig) -> float | None:
             error = InputError(sentence(error))
         is_single = HydraConfig.get().mode == RunMode.RUN
         is_untouched = before is not None and claim_of(directory) == before
-        is_anothers = isinstance(error, OccupiedError) or is_untouched
-        is_refused = isinstance(error, InputError) and is_single  # which leaves nothing behind
-        if not is_refused and not is_anothers:
+        is_of_another_run = isinstance(error, OccupiedError) or is_untouched
+        is_refused = isinstance(error, InputError) and is_single  # it leaves no files behind
+        if not is_refused and not is_of_another_run:
             _record_failure(directory, error)
-        if not is_single and is_anothers:
+        if not is_single and is_of_another_run:
             raise OccupiedError(f"{directory}: {_summary(error)}") from error
         if not is_single:
             raise error
-        sys.exit(_print_failure(error, is_logged=not is_refused and not is_anothers))
+        sys.exit(_print_failure(error, is_logged=not is_refused and not is_of_another_run))
 
 
 def _record_failure(directory: Path, error: Exception) -> None:
-    with suppress(OSError):  # of a disk that is full or gone, as the summary says
+    with suppress(OSError):  # the disk may be full or gone, as the summary then says
         summary = _summary(error)
         log.error("%s failed: %s", directory, summary)
         trace = error.trace if isinstance(error, WorkerError) else traceback.format_exc()
         write(directory / ERROR, printable(f"{summary}\n\n{trace}").encode())
-        if not (overrides := directory / OVERRIDES).exists():  # it failed before that
+        if not (overrides := directory / OVERRIDES).exists():  # it failed before writing them
             write(overrides, OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
 
 
@@ -84,7 +84,7 @@ def _summary(error: Exception) -> str:
 
 
 def _print_failure(error: Exception, is_logged: bool) -> int:
-    """On standard error, unless a line of the log has said it all; the exit status."""
+    """Print an error to standard error, unless the log has shown it in one line; return the exit status."""
     is_input_error = isinstance(error, InputError)
     if isinstance(error, WorkerError):
         print(printable(error.trace or str(error)), file=sys.stderr)
@@ -95,13 +95,8 @@ def _print_failure(error: Exception, is_logged: bool) -> int:
     return 2 if is_input_error else 1
 
 
-def shows_traces() -> bool:
-    """Whether the user wants tracebacks: HYDRA_FULL_ERROR=1, or any `debug=...`."""
-    return os.environ.get("HYDRA_FULL_ERROR") == "1" or HydraConfig.get().runtime.choices.get("debug") is not None
-
-
 def _print_how_to_resume(directory: Path, end: Interrupted, is_ours: bool) -> int:
-    """The last line of a run that a signal ended, also in its log if it had begun; its exit status."""
+    """Print the last line of a run ended by a signal, and log it if the run had started; return the exit status."""
     hydra = HydraConfig.get()
     where = directory if hydra.mode == RunMode.RUN else Path(hydra.sweep.dir)
     if (directory / CONFIG).is_file():
@@ -112,7 +107,7 @@ def _print_how_to_resume(directory: Path, end: Interrupted, is_ours: bool) -> in
 
 
 def _requeue(end: Interrupted) -> bool:
-    """Put a SLURM job that was warned of its end back in the queue, where its command, given again, resumes it."""
+    """Requeue a SLURM job that was warned of its time limit; its command, run again, then resumes the run."""
     number, scontrol = os.environ.get("SLURM_JOB_ID"), shutil.which("scontrol")
     if not (number and scontrol) or end.number != signal.SIGUSR1 or "resume=auto" not in sys.argv:
         return False
@@ -120,8 +115,8 @@ def _requeue(end: Interrupted) -> bool:
 
 
 def launch(cfg: DictConfig) -> float | None:
-    """Train as `cfg` says, in this process or in as many as it asks for; the monitored metric's best value."""
-    if cfg.seed is None:  # set here, so that all processes have the same
+    """Train in this process, or in as many as `cfg` asks for; return the monitored metric's best value."""
+    if cfg.seed is None:  # drawn here, so that all processes get the same
         config = Path(HydraConfig.get().runtime.output_dir) / CONFIG
         is_resumed = cfg.resume and config.exists()
         cfg.seed = read_values(config.parent).get("seed") if is_resumed else secrets.randbelow(2**32)
@@ -138,21 +133,21 @@ def launch(cfg: DictConfig) -> float | None:
 
 
 def num_processes(cfg: DictConfig) -> int:
-    """How many processes the trainer's options come to on this machine.
+    """The number of processes that the trainer's options mean on this machine.
 
     Raises:
-        InputError: more than it has cores, or more than one node, which others must start.
+        InputError: more processes than cores, no device, or several nodes, which only torchrun or srun can start.
     """
     devices: Any
     devices, num_nodes = OmegaConf.select(cfg, "trainer.devices"), OmegaConf.select(cfg, "trainer.num_nodes") or 1
     if num_nodes > 1:
-        raise InputError(f"trainer.num_nodes={num_nodes}: torchrun or srun start several nodes; see docs/scaling.md")
+        raise InputError(f"trainer.num_nodes={num_nodes}: use torchrun or srun for several nodes; see docs/scaling.md")
     if (isinstance(devices, int) and devices == 0) or (OmegaConf.is_list(devices) and not devices):
         raise InputError(f"trainer.devices={as_typed(devices)}: must be at least 1, a list of GPUs, or auto")
     if OmegaConf.is_list(devices):
         return len(devices)
     if isinstance(devices, int) and devices > 0:
-        if devices > (num_cores := os.cpu_count() or 1):  # GPUs are fewer still
+        if devices > (num_cores := os.cpu_count() or 1):  # there are fewer GPUs than cores
             raise InputError(f"trainer.devices={devices}: this machine has {num_cores} CPU cores")
         return devices
     if devices is None or cfg.trainer.get("accelerator") == "cpu":
@@ -161,4 +156,4 @@ def num_processes(cfg: DictConfig) -> int:
 
     with error_context(cfg, "trainer", (f"trainer.devices={devices}",)):
         return Trainer(accelerator=cfg.trainer.get("accelerator", "auto"), devices=devices, barebones=True).num_devices
-    raise AssertionError  # the context raises, or what is in it returns
+    raise AssertionError  # for mypy: the context manager re-raises every error

@@ -1,6 +1,6 @@
-"""Where the processes of one run meet, and how each gets the run's configuration from rank 0.
+"""Rendezvous of the processes of one run: each gets the run's configuration from rank 0.
 
-Rank 0 serves a store; it puts the configuration there as JSON, so that every rank trains the same.
+Rank 0 serves a store and puts the configuration there as JSON, so that every rank trains with the same one.
 """
 
 import copy
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 JOB = "runwright/job"  # key of the configuration in the store
-PORT = "runwright/port"  # key of the store's port in torchrun's
+PORT = "runwright/port"  # key of this store's port in torchrun's store
 
 
 def train_other_rank(arguments: Sequence[str]) -> bool:
-    """In a process that torchrun or srun started beside rank 0, do this process's part of rank 0's run.
+    """If torchrun or srun started this process as another rank than 0, do its part of the run.
 
     Returns:
-        Whether this is such a process. Rank 0 is not: it goes through Hydra, which makes the run directory.
+        Whether this was such a process. Rank 0 is not: it starts through Hydra, which creates the run directory.
     """
     if not is_one_of_several():
         return False
@@ -52,7 +52,7 @@ def train_other_rank(arguments: Sequence[str]) -> bool:
 
 
 def is_one_of_several() -> bool:
-    """Whether torchrun or srun started this process as one of several; srun's variables become torchrun's first."""
+    """Whether torchrun or srun started this process as one of several. Sets torchrun's variables from srun's."""
     _translate_slurm_variables()
     if "TORCHELASTIC_RUN_ID" not in os.environ or _number("WORLD_SIZE", 1) == 1:
         return False
@@ -90,7 +90,11 @@ def _number(variable: str, default: int | None = None) -> int:
 
 
 def fit_to_world(cfg: DictConfig) -> None:
-    """Let the trainer's options say what torchrun or srun have started, unless the user said something else."""
+    """Set the trainer's devices and nodes to what torchrun or srun has started.
+
+    Raises:
+        InputError: the user set another number of devices.
+    """
     num_devices = int(os.environ["LOCAL_WORLD_SIZE"])
     for typed_override in HydraConfig.get().overrides.task:
         if typed_override.startswith("trainer.devices=") and typed_override != f"trainer.devices={num_devices}":
@@ -100,7 +104,7 @@ def fit_to_world(cfg: DictConfig) -> None:
 
 
 def meet(listener: int | None = None) -> "Store":
-    """The store at which the run's processes meet, served by rank 0, on the socket given if there is one."""
+    """Connect to the store of the run's processes, or serve it in rank 0, on the listening socket if one is given."""
     from torch.distributed import DistNetworkError, TCPStore, default_pg_timeout
 
     address, port, serves = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), os.environ["RANK"] == "0"
@@ -108,7 +112,7 @@ def meet(listener: int | None = None) -> "Store":
         store = TCPStore(
             address, port, is_master=serves, wait_for_workers=False, master_listen_fd=listener if serves else None
         )
-    else:  # torchrun's own store outlives a restart, with what gloo left in it: rank 0 tells there where the new one is
+    else:  # torchrun's store outlives a restart and keeps gloo's old keys; rank 0 puts the new store's port there
         agents = TCPStore(address, port, is_master=False, wait_for_workers=False)
         if serves:
             store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
@@ -118,41 +122,41 @@ def meet(listener: int | None = None) -> "Store":
                 store = TCPStore(address, int(agents.get(PORT)), timeout=timedelta(seconds=2), wait_for_workers=False)
                 store.set_timeout(default_pg_timeout)
                 break
-            except DistNetworkError:  # of the attempt before, which has ended
+            except DistNetworkError:  # the port of the previous attempt, which has ended
                 time.sleep(0.1)
         os.environ["MASTER_PORT"] = str(store.port)
-    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # torch's process group is to use this one, not to open another
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # so torch's process group uses this store and opens no other
     return store
 
 
 def as_text(cfg: DictConfig) -> str:
-    """A job as JSON: its configuration, with interpolations resolved so that no process does it anew, and Hydra's."""
+    """A job as JSON: its configuration, with interpolations resolved once for all processes, and Hydra's."""
     resolved = copy.deepcopy(cfg)
     for key in resolved:
-        with suppress(InterpolationKeyError):  # of what the run adds: the model's sizes
+        with suppress(InterpolationKeyError):  # refers to the model's sizes, which the run adds later
             if OmegaConf.is_config(resolved[key]):
                 OmegaConf.resolve(resolved[key])
             else:
                 resolved[key] = resolved[key]
     hydra: Any = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
-    hydra["sweep"]["dir"] = HydraConfig.get().sweep.dir  # which refers to the run's name and to this process's time
+    hydra["sweep"]["dir"] = HydraConfig.get().sweep.dir  # resolved here: it refers to this process's start time
     return json.dumps({"cfg": OmegaConf.to_container(resolved), "hydra": hydra})
 
 
 def train_as_rank(store: "Store") -> float | None:
-    """Train as rank 0's configuration says, with Hydra's state as it would be in a job of Hydra's."""
+    """Train with rank 0's configuration, and with Hydra's state set as in a Hydra job."""
     job = json.loads(store.get(JOB))
     cfg = OmegaConf.create(job["cfg"])
     OmegaConf.set_struct(cfg, True)
     setup_globals()
     state = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
-    with open_dict(state.hydra):  # plugins have added keys
+    with open_dict(state.hydra):  # plugins add keys
         state.merge_with({"hydra": job["hydra"]})
     HydraConfig.instance().set_config(state)
     hydra = HydraConfig.get()
     if os.environ["RANK"] == "0":
         dictConfig(OmegaConf.to_container(hydra.job_logging, resolve=True))  # type: ignore[arg-type]
-    else:  # rank 0 says it
+    else:  # rank 0 prints it
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
     return train_here(cfg)

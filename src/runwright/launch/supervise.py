@@ -1,7 +1,7 @@
-"""The processes of one run on this machine, started and watched over by a process that trains nothing itself.
+"""Start and supervise the processes of one run on this machine, from a process that does not train itself.
 
-It starts a fresh interpreter for each (`runwright.launch.worker`), hands rank 0 the configuration, waits, and returns
-what rank 0 found. When one process fails it ends the others; when it is killed itself, they end with it.
+It starts an interpreter for each (`runwright.launch.worker`), sends rank 0 the configuration, waits, and returns rank
+0's result. When one process fails it ends the others; when it is killed itself, they end too.
 """
 
 import json
@@ -21,13 +21,13 @@ from runwright.config.errors import InputError, OccupiedError
 from runwright.launch.worker import Outcome
 from runwright.signals import ENDING, Interrupted
 
-FAILURE_GRACE_S = 1.0  # that the other processes get once one has failed: one of them may know why
+FAILURE_GRACE_S = 1.0  # time for the others after one has failed: one of them may report the cause
 INPUT_ERRORS = {kind.__name__: kind for kind in (InputError, OccupiedError)}
-SIGNAL_GRACE_S = 30.0  # that the others get to save and end once one process has ended on a signal
+SIGNAL_GRACE_S = 30.0  # time for the others to save and exit after one process has ended on a signal
 
 
 class WorkerError(Exception):
-    """A process of the run failed; `trace` is what it had to say."""
+    """A process of the run failed; `trace` is its traceback, if it left one."""
 
     def __init__(self, summary: str, trace: str) -> None:
         super().__init__(summary)
@@ -35,7 +35,15 @@ class WorkerError(Exception):
 
 
 def supervise(text: str, num_processes: int) -> float | None:
-    """Start the processes, wait for them, and end them all when one fails or this process does."""
+    """Start the processes, wait for them, and end all of them when one fails or this process does.
+
+    Args:
+        text: the job, from `rendezvous.as_text`.
+        num_processes: how many to start.
+
+    Returns:
+        Rank 0's result.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = _threads(os.environ.get("OMP_NUM_THREADS", ""), cores) // num_processes
     with TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
@@ -52,21 +60,21 @@ def supervise(text: str, num_processes: int) -> float | None:
                     "LOCAL_WORLD_SIZE": str(num_processes),
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(listener.getsockname()[1]),
-                    "TORCHELASTIC_RUN_ID": "runwright",  # by which Lightning knows that it need not start any
+                    "TORCHELASTIC_RUN_ID": "runwright",  # tells Lightning not to start processes itself
                     "OMP_NUM_THREADS": str(max(1, threads)),
                 }
                 worker = subprocess.Popen(
                     [sys.executable, "-m", "runwright.launch.worker", str(file), str(listener.fileno())],
                     env=environment,
-                    stdin=subprocess.PIPE,  # open as long as this process lives
+                    stdin=subprocess.PIPE,  # open until this process ends
                     pass_fds=[listener.fileno()] if rank == 0 else [],  # so that no other program takes the port
-                    start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+                    start_new_session=True,  # Ctrl-C reaches only this process, which forwards it
                     text=True,
                 )
                 workers.append(worker)
             try:
-                with suppress(BrokenPipeError):  # it has ended already, which is found out below
-                    _tell(workers[0], text)
+                with suppress(BrokenPipeError):  # it has ended already: handled below
+                    _send(workers[0], text)
                 failed = _wait(workers, received)
             finally:
                 for worker in workers:
@@ -77,22 +85,22 @@ def supervise(text: str, num_processes: int) -> float | None:
 
 
 def _threads(setting: str, cores: int) -> int:
-    """What OMP_NUM_THREADS says of the outermost level (`4,2` nests two), or one for each core."""
+    """OMP_NUM_THREADS of the outermost level (`4,2` has two levels), or one thread per core."""
     outermost = setting.partition(",")[0].strip()
     return int(outermost) if outermost.isdecimal() and int(outermost) else cores
 
 
-def _tell(worker: "subprocess.Popen[str]", text: str) -> None:
+def _send(worker: "subprocess.Popen[str]", text: str) -> None:
     assert worker.stdin is not None
     worker.stdin.write(text + "\n")
     worker.stdin.flush()
 
 
 def _wait(workers: Sequence["subprocess.Popen[str]"], received: Sequence[int]) -> list[int]:
-    """Until all have ended, or the grace period after the first failure is over; it is longer after a signal.
+    """Wait until all have ended, or until the grace period after the first failure, which is longer after a signal.
 
     Returns:
-        Ranks of those that failed by themselves.
+        Ranks that failed by themselves.
     """
     failed_at = None
     while True:
@@ -111,7 +119,7 @@ def _failed(workers: Iterable["subprocess.Popen[str]"]) -> list[int]:
 
 
 def _end(worker: "subprocess.Popen[str]") -> None:
-    """End a process and what it started: all of them are in its session's group."""
+    """Kill a process and its children, which are all in its process group."""
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
@@ -121,7 +129,7 @@ def _end(worker: "subprocess.Popen[str]") -> None:
 
 @contextmanager
 def _forwarding(workers: list["subprocess.Popen[str]"]) -> Iterator[list[int]]:
-    """Pass signals on to the workers, which end in their own way; a second one ends them at once."""
+    """Forward signals to the workers, which save and exit; a second signal kills them. Yields the signals received."""
     received: list[int] = []
 
     def forward(number: int, frame: object) -> None:
@@ -142,11 +150,11 @@ def _forwarding(workers: list["subprocess.Popen[str]"]) -> Iterator[list[int]]:
 
 
 def _result(workers: Sequence["subprocess.Popen[str]"], files: Sequence[Path], failed: Sequence[int]) -> float | None:
-    """Rank 0's result, or the error of the process that failed first."""
+    """Return rank 0's result, or raise the error of the process that failed first."""
     outcomes = [Outcome(**json.loads(file.read_text())) for file in files if file.exists()]
     errors = sorted((each for each in outcomes if each.error is not None), key=lambda each: each.time)
-    ended = {rank: workers[rank].returncode for rank in failed if not files[rank].exists()}  # without a word
-    # What was killed from outside comes first: the others only lost it, and say so or are aborted by gloo.
+    ended = {rank: workers[rank].returncode for rank in failed if not files[rank].exists()}  # without an outcome
+    # A process killed from outside is the cause: the others only lost the connection, or were aborted by gloo.
     culprits = [rank for rank, code in ended.items() if code < 0 and code != -signal.SIGABRT]
     if errors and not culprits:
         first, message = errors[0], errors[0].error or ""

@@ -1,4 +1,4 @@
-"""A job's training in this process: alone, or as one of the processes of its run."""
+"""Train a job in this process, alone or as one of several."""
 
 import os
 import time
@@ -10,20 +10,20 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def train_here(cfg: DictConfig) -> float | None:
-    """Train as Hydra's state says where and by which overrides; the monitored metric's best value."""
+    """Train, with directory and overrides from Hydra's state; return the monitored metric's best value."""
     from runwright.loop.pruning import pruning_of
-    from runwright.training.train import train  # imports torch: seconds that --help and a typo need not wait for
+    from runwright.training.train import train  # not at the top: imports torch, which --help does not need
 
     hydra = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # a list of strings
     try:
         return train(cfg, Path(hydra.runtime.output_dir), overrides, pruning_of(hydra, cfg.monitor))
     except Exception as error:
-        error.raised_at = time.time()  # type: ignore[attr-defined]  # before other processes can notice
+        error.raised_at = time.time()  # type: ignore[attr-defined]  # the time of the cause; other processes fail after it
         raise
     finally:
         if "RANK" in os.environ:
             from torch import distributed
 
             if distributed.is_initialized():
-                distributed.destroy_process_group()  # gloo aborts the process where this is left to its end
+                distributed.destroy_process_group()  # else gloo aborts the process at exit

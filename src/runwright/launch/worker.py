@@ -1,4 +1,4 @@
-"""One of the processes of a run, as `runwright.launch.supervise` starts them."""
+"""One process of a run, started by `runwright.launch.supervise`."""
 
 import json
 import os
@@ -19,20 +19,20 @@ from runwright.signals import Interrupted
 
 @dataclass
 class Outcome:
-    """What a worker leaves behind in a file, for its supervisor."""
+    """A worker's result, written to a file for its supervisor."""
 
     best: float | None = None
     error: str | None = None
-    kind: str = ""  # of the error, where it is one of config.errors
+    kind: str = ""  # the error's class name
     trace: str = ""
     time: float = 0.0
 
 
 def work(outcome_file: Path, listener: int) -> int:
-    """Do this process's part of the run; its exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # before there is anything to save, end without a traceback
+    """Do this process's part of the run; return its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, exit without a traceback
     text = sys.stdin.readline() if os.environ["RANK"] == "0" else None
-    if text == "":  # the supervisor has gone
+    if text == "":  # the supervisor has ended
         return 1
     threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
     outcome = Outcome()
@@ -44,16 +44,16 @@ def work(outcome_file: Path, listener: int) -> int:
     except Interrupted as end:
         return 128 + end.number
     except Exception as error:
-        said, outcome.kind = sentence(error), type(error).__name__
-        outcome.error = said or f"{type(error).__name__}: {error}"
-        outcome.trace = "" if said else traceback.format_exc()
+        message, outcome.kind = sentence(error), type(error).__name__
+        outcome.error = message or f"{type(error).__name__}: {error}"
+        outcome.trace = "" if message else traceback.format_exc()
         outcome.time = getattr(error, "raised_at", time.time())
     write(outcome_file, json.dumps(asdict(outcome)).encode())
     return 0 if outcome.error is None else 1
 
 
 def _end_with(stream: IO[str]) -> None:
-    """Wait until the supervisor's end of the pipe is closed, then end at once, with all that this process started."""
+    """When the supervisor's end of the pipe is closed, kill this process and its children."""
     stream.read()
     os.killpg(0, signal.SIGKILL)
 

@@ -1,1 +1,1 @@
-"""Where a run tells what it does: the terminal, TensorBoard, MLflow, Weights & Biases. Uses config, sweeps.names."""
+"""Output of a run: the terminal, TensorBoard, MLflow, Weights & Biases. Uses config, sweeps.names."""

@@ -1,4 +1,4 @@
-"""How a line of the log is written, on a terminal and in train.log."""
+"""The format of log lines, on a terminal and in train.log."""
 
 import logging
 
@@ -6,7 +6,7 @@ from runwright.config.errors import printable
 
 
 class Formatter(logging.Formatter):
-    """The standard library's, of whose text nothing can give the terminal orders: names and metrics are from files."""
+    """The standard library's, with control characters escaped: names and metrics come from untrusted files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))

@@ -1,4 +1,4 @@
-"""What a run says while it trains."""
+"""The progress bar, or one line per epoch."""
 
 import logging
 import math
@@ -21,13 +21,13 @@ BAR_WIDTH = 10
 
 
 class Progress(ProgressBar):
-    """On a terminal one bar for the whole run; elsewhere, in a log file or a notebook, one line per epoch.
+    """One bar for the whole run on a terminal; elsewhere, as in a log file or a notebook, one line per epoch.
 
     The bar shows the loss of the last batch, the metrics of the last epoch, the learning rate of the first parameter
-    group, the speed, and the time that the run takes if nothing stops it before its end.
+    group, the speed, and the remaining time if nothing stops the run early.
 
     Args:
-        refresh_rate: batches between two updates of the bar, which come ten times a second at most.
+        refresh_rate: batches between updates of the bar; it updates at most ten times a second.
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:
@@ -38,8 +38,8 @@ class Progress(ProgressBar):
         self._loss = ""
         self._metrics: dict[str, str] = {}
         self._next_update = 0.0
-        self._has_validated = True  # in the epoch whose line comes next; what a resumed run brings along has been
-        if get_console().is_terminal:  # only then, for a hook per batch costs each step
+        self._has_validated = True  # in the epoch printed next; True at first, for the metrics of a resumed run
+        if get_console().is_terminal:  # only then, because a hook per batch slows down every step
             self.on_train_batch_end = self._show_batch  # type: ignore[assignment, method-assign]
 
     def enable(self) -> None:
@@ -70,15 +70,15 @@ class Progress(ProgressBar):
         self._bar.add_task("", total=total, completed=trainer.global_step, epoch="", metrics="")
         self._bar.start()
 
-    # An epoch's line is printed once the next begins, or none does: at its own end some metrics are yet to be logged.
+    # An epoch is printed when the next one or the run's end begins: at its own end some metrics are not logged yet.
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        self._say_epoch(trainer)
+        self._print_epoch(trainer)
 
     def on_validation_end(self, *args: Any) -> None:
         self._has_validated = True
 
     def on_train_end(self, trainer: Trainer, *args: Any) -> None:
-        self._say_epoch(trainer)
+        self._print_epoch(trainer)
         self.on_exception()
 
     def on_exception(self, *args: Any) -> None:
@@ -86,17 +86,17 @@ class Progress(ProgressBar):
             self._bar.stop()
             self._bar = None
 
-    def _say_epoch(self, trainer: Trainer) -> None:
-        known = sorted(trainer.callback_metrics.items())
-        metrics = {printable(key): f"{float(value):.4f}" for key, value in known if "/" not in key}
+    def _print_epoch(self, trainer: Trainer) -> None:
+        logged = sorted(trainer.callback_metrics.items())
+        metrics = {printable(key): f"{float(value):.4f}" for key, value in logged if "/" not in key}
         if self._bar is not None:
             self._metrics, loss = metrics, metrics.pop("train_loss", None)
             self._loss = f"loss {loss}" if loss else self._loss
             self._update(trainer)
         elif self._is_enabled and metrics:
             shown = [f"{key} {value}" for key, value in metrics.items() if self._has_validated or key[:4] != "val_"]
-            line = "  ".join([f"epoch {trainer.current_epoch}{_of(trainer)}", *shown])
-            log.info(line) if log.isEnabledFor(logging.INFO) else print(line)  # a notebook listens to no logger
+            line = "  ".join([f"epoch {trainer.current_epoch}{_total_epochs(trainer)}", *shown])
+            log.info(line) if log.isEnabledFor(logging.INFO) else print(line)  # a notebook has no log handler
         self._has_validated = False
 
     def _show_batch(self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -110,7 +110,7 @@ class Progress(ProgressBar):
         assert self._bar is not None
         self._next_update = time.monotonic() + INTERVAL
         (run,) = self._bar.tasks
-        epoch = f"{trainer.fit_loop.epoch_progress.total.ready}{_of(trainer)}"
+        epoch = f"{trainer.fit_loop.epoch_progress.total.ready}{_total_epochs(trainer)}"
         parts = [self._loss, *(f"{key} {value}" for key, value in self._metrics.items() if not key.endswith("loss"))]
         parts.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.3g}")
         data: Data | None = trainer.datamodule  # type: ignore[attr-defined]  # undeclared
@@ -123,5 +123,5 @@ class Progress(ProgressBar):
         self._bar.update(run.id, completed=trainer.global_step, epoch=epoch, metrics=metrics, refresh=True)
 
 
-def _of(trainer: Trainer) -> str:
+def _total_epochs(trainer: Trainer) -> str:
     return f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its curves: which of them belong together, and what was run."""
+"""What TensorBoard shows in addition to the curves: groups of charts, a summary, hyperparameters."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def log_layout(
     differences: Differences,
     git: dict[str, Any] | None,
 ) -> None:
-    """Give the charts of the CUSTOM SCALARS tab, and a summary for the TEXT tab."""
+    """Write the charts of the CUSTOM SCALARS tab, and a summary to the TEXT tab."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_custom_scalars({"training": charts(metric_keys)})
@@ -28,10 +28,10 @@ def log_layout(
 
 
 def add_hyperparameters(logger: TensorBoardLogger, settings: Mapping[str, Any], metric_keys: Sequence[str]) -> None:
-    """Give the HPARAMS tab what it shows: groups by their choices; of a sweep's settings those that it varies.
+    """Write the HPARAMS tab: config groups by their choices; in a sweep, only the settings that it varies.
 
-    TensorBoard shows what the first of all runs lists, five of them at once, and colours by the first metric. Metrics
-    are only named: it takes each one's last value from its curve, so no point is added to any.
+    TensorBoard shows the hyperparameters that the first run lists, five at once, and colours by the first metric.
+    Metrics are only named: TensorBoard takes their last values from the curves, so this adds no points.
     """
     from torch.utils.tensorboard.summary import hparams
 
@@ -50,7 +50,7 @@ def add_hyperparameters(logger: TensorBoardLogger, settings: Mapping[str, Any], 
 
 
 def charts(metric_keys: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
-    """Title -> kind of chart, and the regexes of its curves: train and validation of a metric are in one."""
+    """Title -> kind of chart, and regexes of its curves: training and validation of a metric share a chart."""
     by_metric: dict[str, list[str]] = {}
     for key in metric_keys:
         by_metric.setdefault(key.partition("_")[2], []).append(f"^{key}$")
@@ -59,9 +59,9 @@ def charts(metric_keys: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
 
 
 def run_summary(overrides: Sequence[str], differences: Differences, git: dict[str, Any] | None) -> str:
-    """Markdown: the command, the commit, and the settings that are not the defaults."""
-    repeats = HydraConfig.initialized() and HydraConfig.get().job.config_name == "from"
-    typed = [*(["from=RUN_DIR"] if repeats else []), *(each for each in overrides if not each.startswith("resume="))]
+    """Markdown: the command, the commit, and the settings that differ from the defaults."""
+    is_repeat = HydraConfig.initialized() and HydraConfig.get().job.config_name == "from"
+    typed = [*(["from=RUN_DIR"] if is_repeat else []), *(each for each in overrides if not each.startswith("resume="))]
     lines = [f"    {shlex.join(['python', 'scripts/train.py', *typed])}", ""]
     if git is not None:
         lines += [f"commit {git['commit']}{', with changes since' if git['dirty'] else ''}", ""]

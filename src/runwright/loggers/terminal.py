@@ -1,4 +1,4 @@
-"""What a run says of itself: trees and tables on a terminal, plain lines elsewhere and in train.log."""
+"""The config and the results of a run: trees and tables on a terminal, plain lines elsewhere and in train.log."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 class Handler(logging.StreamHandler):
-    """On a terminal, prints what a record carries as `shown`, or its message, above a progress bar if there is one.
+    """On a terminal, prints a record's attribute `shown`, or its message, above the progress bar if there is one.
 
-    Of jobs side by side each line says whose it is, as Hydra numbers them.
+    When jobs run in parallel, each line begins with the job's number, as Hydra counts them.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -43,12 +43,12 @@ class Handler(logging.StreamHandler):
 
 
 def print_config(cfg: DictConfig, differences: Differences) -> None:
-    """As `print_config` asks: what differs from the defaults, which a sweep says of its jobs, or all values."""
-    wanted = cfg.get("print_config") or "none"
-    if wanted == "full":
+    """Print what `print_config` asks for: differences from the defaults (not in jobs of a sweep), or all values."""
+    what = cfg.get("print_config") or "none"
+    if what == "full":
         tree = _tree("configuration", {**_leaves(cfg), **differences})
         log.info(OmegaConf.to_yaml(cfg, resolve=True).rstrip(), extra={"shown": tree})
-    elif wanted == "changes" and differences and not is_job():
+    elif what == "changes" and differences and not is_job():
         lines = [f"  {key}: {old} -> {new}" for key, (old, new) in differences.items()]
         tree = _tree("differs from the defaults", differences)
         log.info("\n".join(["differs from the defaults:", *lines]), extra={"shown": tree})
@@ -59,7 +59,7 @@ def _leaves(cfg: DictConfig) -> dict[str, str]:
 
 
 def _tree(title: str, values: Mapping[str, str | tuple[str, str]]) -> Tree:
-    """By dotted keys; a pair is a default and what stands in its place."""
+    """A tree by dotted keys; a pair is the default and the value that replaces it."""
     nodes = {"": Tree(Text(title, style="bold"), guide_style="dim")}
 
     def node(key: str) -> Tree:
@@ -78,7 +78,7 @@ def _tree(title: str, values: Mapping[str, str | tuple[str, str]]) -> Tree:
 
 
 def print_summary(metrics: Mapping[str, Any], duration: str, last_validated: int | None, places: Sequence[str]) -> None:
-    """What training and test came to, and where it is; `last_validated` is the step of the validation metrics."""
+    """Print the results of training and test; `last_validated` is the step of the validation metrics."""
     epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
     head = f"{epochs} in {duration}; {metrics['stopped']}"
     tested = "best checkpoint" if metrics["best_checkpoint"] else "last weights"

@@ -1,7 +1,7 @@
-"""Trackers beyond TensorBoard and CSV. A resumed run goes on in the tracker's run that it had begun.
+"""MLflow and Weights & Biases. A resumed run continues its run in the tracker.
 
-Where they report to is this machine's to say, by the environment variables of each, never a recorded configuration's.
-Metrics that a killed run had logged after its last checkpoint are logged again, with the same values.
+Where they report to is set on this machine, by the environment variables of each tracker, never by a recorded config.
+Metrics that a killed run logged after its last checkpoint are logged again, with the same values.
 """
 
 import os
@@ -23,14 +23,14 @@ from runwright.rundir.files import MLFLOW_ID, WANDB_ID
 from runwright.rundir.read import read_inside
 
 LONGEST_ID = 32  # characters
-MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")  # that W&B knows
+MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")  # that W&B accepts
 
 
 class MLflow(MLFlowLogger):
     """Reports to `MLFLOW_TRACKING_URI`, by default to the SQLite file `mlflow.db` in the current directory.
 
     Args:
-        save_dir: run directory; its name is the run's, and it remembers the run's identifier in `mlflow.id`.
+        save_dir: run directory; its name becomes the run's name, and `mlflow.id` in it holds the run's identifier.
         experiment_name: under which MLflow lists the run.
     """
 
@@ -43,15 +43,15 @@ class MLflow(MLFlowLogger):
         database = Path(uri.removeprefix("sqlite:///"))
         if database != Path(uri) and not database.parent.is_dir():
             raise ValueError(f"MLFLOW_TRACKING_URI={uri}: there is no directory {database.parent}")
-        # MLflow makes a new database's tables in each process that finds none. The lock is on a file of its own: on
-        # some file systems one on the database itself would shut SQLite out.
+        # Each process that finds no tables in the database creates them, so only one may look at a time. The lock is
+        # a separate file, because on some file systems a lock on the database itself would block SQLite.
         with nullcontext() if database == Path(uri) else FileLock(f"{database}.lock"):
             super().__init__(
                 experiment_name=experiment_name,
                 run_name=save_dir.name,
                 tracking_uri=uri,
                 tags={"run_directory": str(save_dir.absolute())},
-                run_id=_remembered(self._file),
+                run_id=_read_id(self._file),
             )
 
     @property
@@ -64,23 +64,23 @@ class MLflow(MLFlowLogger):
 
     @property
     def shown_by(self) -> str:
-        """Command or address."""
+        """The command or the address that shows the run."""
         uri = self._tracking_uri
         return uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
-        """Those that are new: MLflow refuses to change what a run began with, a length that was moved among it."""
+        """Log only new ones: MLflow refuses to change a parameter, such as `max_epochs` when a run is made longer."""
         known = self.experiment.get_run(self.run_id).data.params
         super().log_hyperparams({key: value for key, value in params.items() if key not in known})
 
 
 class WandB(WandbLogger):
-    """Writes to `wandb/` in the current directory, or `WANDB_DIR`; uploads where `WANDB_MODE=online`.
+    """Writes to `wandb/` in the current directory, or in `WANDB_DIR`; uploads if `WANDB_MODE=online`.
 
     Args:
-        save_dir: run directory; its name is the run's, its parent's name the group, and it remembers the run's
-            identifier in `wandb.id`.
+        save_dir: run directory; its name becomes the run's name, its parent's name the group, and `wandb.id` in it
+            holds the run's identifier.
         project: under which Weights & Biases lists the run.
     """
 
@@ -97,10 +97,10 @@ class WandB(WandbLogger):
             group=save_dir.parent.name,
             save_dir=os.environ.get("WANDB_DIR", Path.cwd()),
             project=project,
-            id=_remembered(self._file) or secrets.token_hex(4),
+            id=_read_id(self._file) or secrets.token_hex(4),
             mode=mode,
         )
-        del self._wandb_init["anonymous"]  # which W&B no longer knows, and says so
+        del self._wandb_init["anonymous"]  # W&B no longer accepts it and would warn
 
     @property
     @rank_zero_experiment
@@ -108,13 +108,13 @@ class WandB(WandbLogger):
         if self._experiment is None:
             import wandb
 
-            wandb.finish()  # of the job before in this process, whose run Lightning would go on with
+            wandb.finish()  # the previous job's run in this process, which Lightning would reuse
             write(self._file, str(self._id).encode())
         return super().experiment
 
     @property
     def shown_by(self) -> str:
-        """Command or address."""
+        """The command or the address that shows the run."""
         return self.experiment.url or f"wandb sync {os.path.relpath(Path(self.experiment.dir).parent)}"
 
     @rank_zero_only
@@ -129,8 +129,8 @@ def _require(package: str) -> None:
         raise ValueError(f"{package} is missing; uv sync --extra {package} installs it")
 
 
-def _remembered(file: Path) -> str | None:
-    """The identifier in this file, if there is one and it looks like one."""
+def _read_id(file: Path) -> str | None:
+    """The identifier in this file, or None if the file is missing or holds something else."""
     try:
         known = read_inside(file, file.parent, LONGEST_ID).decode(errors="replace")
     except FileNotFoundError:

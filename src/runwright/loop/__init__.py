@@ -1,1 +1,1 @@
-"""What takes part in Lightning's loop: the step, checkpoints, checks of numbers, speed, pruning."""
+"""Parts of Lightning's training loop: the step, checkpoints, checks for NaN, speed, pruning."""

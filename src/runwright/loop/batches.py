@@ -1,4 +1,4 @@
-"""Batches of samples in memory: the same order on any number of processes, from any place in an epoch."""
+"""Batches of samples in memory, in the same order on any number of processes, resumable within an epoch."""
 
 from collections.abc import Callable, Iterator
 from math import ceil
@@ -18,7 +18,7 @@ class Samples(NamedTuple):
     def at(self, index: Tensor | slice) -> "Samples":
         if isinstance(index, slice):
             return Samples(self.x[index], self.y[index])
-        # On the CPU, images[index] takes seven times as long.
+        # images[index] takes seven times as long on the CPU.
         return Samples(self.x.index_select(0, index), self.y.index_select(0, index))
 
     def to(self, device: torch.device) -> "Samples":
@@ -26,17 +26,17 @@ class Samples(NamedTuple):
 
 
 class Batches:
-    """One pass over samples in memory, batch by batch: what Lightning is given as a data loader.
+    """A data loader over samples in memory.
 
-    A shuffled order is a function of (seed, epoch) alone, whatever ran before and on however many processes: each
-    process takes its share of every global batch. The last batch may be smaller; no sample is dropped or repeated.
+    A shuffled order depends on (seed, epoch) alone, not on what ran before or on the number of processes: each process
+    takes its share of every global batch. The last batch may be smaller; no sample is dropped or repeated.
 
     Args:
-        samples: on the device where batches are wanted.
-        batch_size: of the global batch, all processes together.
-        seed: of the order; None keeps the samples in theirs.
-        transform: applied to each batch of x after it was gathered.
-        rank, world_size: which process this is, of how many.
+        samples: already on the device that the batches should be on.
+        batch_size: of the global batch, summed over all processes.
+        seed: for shuffling; None keeps the order of the samples.
+        transform: applied to the x of each batch.
+        rank, world_size: index of this process and number of processes.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Batches:
         self.samples, self.batch_size, self.seed, self.transform = samples, batch_size, seed, transform
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        self._next = 0  # batch of the pass under way
-        self._start = (0, 0)  # of which epoch the pass is resumed, and with which batch
+        self._next = 0  # index of the next batch
+        self._start = (0, 0)  # epoch and batch to resume at
 
-    # Lightning calls loader.sampler.set_epoch before each epoch, and reads batch_sampler where there is a sampler.
+    # Lightning calls loader.sampler.set_epoch before each epoch; a loader with a sampler must have batch_sampler too.
     batch_sampler = None
 
     @property
@@ -67,22 +67,22 @@ class Batches:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Where a pass is, for a run that is resumed there."""
+        """The position within the epoch, to resume there."""
         return {"epoch": self.epoch, "next": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        # Lightning loads it between two epochs too, where the state is that of the pass that is over.
+        # Between two epochs Lightning loads the state of the finished one; __iter__ ignores it by its epoch.
         self._start = (state["epoch"], state["next"])
 
     def __len__(self) -> int:
         return ceil(len(self.samples.y) / self.batch_size)
 
     def size(self, batch_idx: int) -> int:
-        """Of a global batch: of what all processes together get."""
+        """Number of samples in a global batch, summed over all processes."""
         return min(self.batch_size, len(self.samples.y) - batch_idx * self.batch_size)
 
     def share(self, batch_idx: int) -> slice:
-        """This process's part of a global batch, counted in the order of the pass."""
+        """This process's part of a global batch, as positions in the epoch's order."""
         start, size = batch_idx * self.batch_size, self.size(batch_idx)
         return slice(start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size)
 

@@ -12,10 +12,10 @@ from runwright.rundir.durable import write
 
 
 class DurableCheckpoints(CheckpointIO):
-    """Whole files or none, sealed; nothing is unpickled.
+    """Writes checkpoints atomically, with a checksum, and reads them without unpickling objects.
 
-    Where `keeps_replaced` is set, a checkpoint that a better one replaces stays until `remove_replaced` is called: as
-    long as a run that is killed would go on from a state that knows the old one.
+    With `keeps_replaced`, a checkpoint that a better one replaces is kept until `remove_replaced` is called. Until then
+    a run that is killed would resume from a state that still refers to the old file.
     """
 
     def __init__(self) -> None:
@@ -23,9 +23,9 @@ class DurableCheckpoints(CheckpointIO):
         self.replaced: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """`storage_options={"previous": path}` keeps the file that was there under that name."""
+        """`storage_options={"previous": path}` keeps the file being replaced under that path."""
         path = Path(path)
-        path.parent.mkdir(exist_ok=True)  # not its parents: a run directory that has vanished is not made anew
+        path.parent.mkdir(exist_ok=True)  # no parents: do not recreate a run directory that was deleted
         buffer = BytesIO()
         torch.save(checkpoint, buffer)
         write(path, seal(buffer.getvalue()), **(storage_options or {}))

@@ -1,4 +1,4 @@
-"""The best weights by a metric, and the state from which a run goes on."""
+"""Checkpoints: the best weights by a metric, and the last state, from which a run is resumed."""
 
 import random
 import re
@@ -21,28 +21,31 @@ from runwright.rundir.files import CHECKPOINTS, LAST, PREVIOUS
 from runwright.signals import Interrupted, Signals
 
 COUNTS = ("epoch", "step")
-FIELD = re.compile(r"\{([^\W\d][\w.-]*)(?::([+ ]?0?\d{0,2}(?:\.\d{1,2})?[deEfFgG]?))?\}")  # name and format of a number
+FIELD = re.compile(r"\{([^\W\d][\w.-]*)(?::([+ ]?0?\d{0,2}(?:\.\d{1,2})?[deEfFgG]?))?\}")  # name and number format
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, but each value is of the weights that it is saved with, and a NaN or an infinity is never the best.
+    """Lightning's, but a value always belongs to the weights saved with it, and NaN or infinity is never the best.
 
-    With `save_on_train_epoch_end` a `val_` metric counts once after each validation: after the epoch, and the step of a
-    plateau, where the validation ends one, else at once, with the step in the file's name. Other metrics count after
-    each whole epoch. The directory is no logger's to choose.
+    With `save_on_train_epoch_end` a `val_` metric is considered once after each validation: at the end of the epoch,
+    after the plateau scheduler has stepped, if the validation is the epoch's last event; otherwise at once, with the
+    step in the file name. Other metrics are considered after each complete epoch. The directory never depends on the
+    loggers.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = str(_folder(trainer))
-        self._has_new_value = False  # of the monitored metric, not considered yet
+        self._has_new_value = False  # the monitored metric has a value not considered yet
         validates_within = trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch is None
         if validates_within and self.filename is not None and "{step" not in self.filename:
             self.filename += "-{step:06d}"
         super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(self, *args: Any) -> None:
-        if self._every_n_train_steps or self._train_time_interval is not None:  # else it only reads the clock, 16 us
+        if (
+            self._every_n_train_steps or self._train_time_interval is not None
+        ):  # otherwise it would only read the clock, 16 us
             super().on_train_batch_end(*args)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,8 +57,8 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        is_of_training = self.monitor is not None and not self.monitor.startswith("val_")
-        if self.monitor is None or self._has_new_value or (is_of_training and trainer.is_last_batch):
+        is_training_metric = self.monitor is not None and not self.monitor.startswith("val_")
+        if self.monitor is None or self._has_new_value or (is_training_metric and trainer.is_last_batch):
             super().on_train_epoch_end(trainer, pl_module)
         self._has_new_value = False
 
@@ -64,40 +67,43 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves `checkpoints/last.ckpt`, from which the run goes on to the same bits; the one before is `previous.ckpt`.
+    """Saves `checkpoints/last.ckpt`, from which a run is resumed to the same bits; the one before is `previous.ckpt`.
 
-    It is saved between two epochs, at the end, every `every_n_steps`, and when a signal asks the run to end, which
-    raises `Interrupted`. Beside what Lightning saves it holds the random generators' states of each process,
-    what the task and the data loader know of the epoch under way, and the metrics so far.
+    It saves between epochs, at the end of the run, every `every_n_steps`, and when a signal asks the run to stop, which
+    raises `Interrupted`. In addition to Lightning's content the file holds the random states of each process, the state
+    of the task and of the data loader within the current epoch, and the metrics so far.
 
-    Where the run's end cuts an epoch short (`max_steps`, `max_time`), Lightning closes that epoch, and `last.ckpt` is
-    from after; `unfinished` in it is from before, so that the run, made longer, goes on within the epoch. What the
-    close logs has the step after the last one, where a run that goes on replaces it. A run that is stopped while
-    gradients accumulate ends once they have been used, and not without them.
+    Where `max_steps` or `max_time` ends the run within an epoch, Lightning ends that epoch early: it may validate, it
+    runs the hooks at the end of an epoch, and it steps schedulers. `last.ckpt` is saved after that. Its key
+    `unfinished` holds the state from before it, so that the run, made longer, resumes within the epoch. The early end
+    logs under the step after the last one (see `epoch_end_step`), and a resumed run replaces those values. A run that
+    is stopped while gradients accumulate stops after the optimizer step that uses them.
 
-    Several processes look for signals together, every `trainer.log_every_n_steps` batches.
+    With several processes, all check for signals together, every `trainer.log_every_n_steps` batches.
 
     Args:
-        every_n_steps: save within epochs too, every that many optimizer steps.
+        every_n_steps: also save within epochs, every this many optimizer steps.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
         if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
             raise ValueError(f"every_n_steps must be null or a whole number of at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
-        self.signals: Signals | None = None  # of the run, where it handles them
-        self._to_save: dict[str, Any] = {}
-        self._loaded: dict[str, Any] = {}
-        self._saved = (0, False)  # at which step, and whether within an epoch
-        self._unfinished: dict[str, Any] = {}
-        self._is_closing = False
-        self._weights: dict[str, Any] = {}  # after the last epoch, where their averages replace them at the run's end
-        self._is_to_stop = False  # once accumulated gradients have been used, and an epoch that is over is closed
-        self._last_step = -1
-        self._signal = 0
+        self.signals: Signals | None = None  # set by the run if it handles signals
+        self._to_save: dict[str, Any] = {}  # what on_save_checkpoint adds to the file
+        self._loaded: dict[str, Any] = {}  # the same, read from the file that the run is resumed from
+        self._saved = (0, False)  # step of the last save, and whether it was within an epoch
+        self._unfinished: dict[str, Any] = {}  # the state just before an epoch is ended early; else empty
+        self._is_ending_early = False  # Lightning has begun to end this epoch early
+        self._weights: dict[
+            str, Any
+        ] = {}  # after the last epoch, where weight averaging replaces them at the run's end
+        self._is_to_stop = False  # stop as soon as accumulated gradients are used, or the complete epoch has ended
+        self._last_step = -1  # max_steps
+        self._signal = 0  # number of the signal that all processes agreed on, or 0
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._to_save:  # not where another callback saves
+        if self._to_save:  # empty when another callback saves
             checkpoint["resume"] = self._to_save
             if self._weights:
                 checkpoint["current_model_state"] = self._weights
@@ -111,7 +117,7 @@ class LastCheckpoint(Checkpoint):
             checkpoint |= checkpoint.pop("unfinished")
             for optimizer, groups in zip(checkpoint["optimizer_states"], checkpoint.pop("param_groups"), strict=True):
                 optimizer["param_groups"] = groups
-            for each in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]  # they were shown the close
+            for each in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]  # these saw the state after the early end
                 if each is not self:
                     each.on_load_checkpoint(*(() if each is pl_module else (trainer, pl_module)), checkpoint)
         self._loaded = checkpoint["resume"]
@@ -119,17 +125,17 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(io := trainer.strategy.checkpoint_io, DurableCheckpoints):
-            io.keeps_replaced = True  # until this one no longer knows them
+            io.keeps_replaced = True  # until last.ckpt no longer refers to them
             replaced = [named_in(_folder(trainer), name) for name in self._loaded.get("replaced", [])]
             io.replaced |= {path for path in replaced if path}
-        metrics = self._loaded.get("metrics", {}).items()  # of which names of files are made
+        metrics = self._loaded.get("metrics", {}).items()  # they are part of file names
         trainer.callback_metrics.update({key: x for key, x in metrics if isinstance(x, Tensor) and x.ndim == 0})
         if any(getattr(each, "stopping_reason_message", None) for each in trainer.early_stopping_callbacks):
-            trainer.should_stop = True  # this run had been stopped early when it was saved
+            trainer.should_stop = True  # early stopping had already ended this run
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.signals is not None:
-            self.signals.listen()  # again: Lightning has put a handler of its own in the way
+            self.signals.listen()  # again: Lightning has installed its own handler
             self.signals.deferred = True
         rank, step, loaded, self._loaded = trainer.global_rank, trainer.global_step, self._loaded, {}
         for optimizer in trainer.optimizers if loaded else ():
@@ -139,21 +145,21 @@ class LastCheckpoint(Checkpoint):
         states = loaded.get("random", [])
         if len(states) == trainer.world_size:
             _set_random_state(states[rank], pl_module.device)
-        elif rank or states:  # else every process would drop the same units
+        elif rank or states:  # otherwise dropout would drop the same units in every process
             _seed(int(np.random.SeedSequence((torch.initial_seed(), step, rank)).generate_state(1)[0]))
         self._saved, self._last_step = (step, loaded.get("is_within_epoch", False)), trainer.max_steps
         loop, epochs = trainer.fit_loop, trainer.fit_loop.epoch_progress.total
-        if loaded:  # else Lightning would leave out a plateau per epoch at the end of this one
+        if loaded:  # otherwise Lightning would not step a per-epoch plateau scheduler at the end of this epoch
             loop._restarting = False
         if loaded.get("is_within_epoch"):
-            if loop.epoch_loop.restarted_on_train_batch_end:  # after which Lightning steps its plateaus per batch
+            if loop.epoch_loop.restarted_on_train_batch_end:  # Lightning would have stepped per-batch plateaus next
                 loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
             if isinstance(trainer.train_dataloader, StatefulLoader):
                 trainer.train_dataloader.load_state_dict(loaded["loader"])
             if isinstance(pl_module, Task):
                 pl_module.load_epoch_state(loaded["task"][rank :: trainer.world_size])
-        elif loaded:  # the next epoch is to be like any other
-            # The fit loop's own setter would not, where the run is counted in steps.
+        elif loaded:  # start the next epoch like any other
+            # Not by the fit loop's own setter, which sets True wherever max_steps is set.
             _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]
             epochs.ready = epochs.completed
             loop.reset_restart_stage()
@@ -174,21 +180,23 @@ class LastCheckpoint(Checkpoint):
             self._between_batches(trainer, pl_module)
 
     def _between_batches(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if it is time to, where what comes next is another batch, or the run's end within an epoch."""
+        """Save if one is due, when the next event is another batch or the early end of the epoch."""
         loop = trainer.fit_loop.epoch_loop
         is_within_step, is_last = loop._should_accumulate(), loop._num_ready_batches_reached()
-        if trainer.should_stop or self._is_to_stop:  # at once, Lightning would validate for the run's end
+        if trainer.should_stop or self._is_to_stop:  # if it stopped at once, Lightning would validate first
             self._is_to_stop = is_within_step or is_last
             trainer.should_stop = not self._is_to_stop
         if is_within_step or is_last or self._unfinished:
             return
-        # What loop.done says of this batch, but for a run that has just been resumed.
+        # The same as loop.done after this batch, except in a run that has just been resumed.
         if loop._is_training_done or (trainer.should_stop and trainer.fit_loop._can_stop_early):
             self._to_save = self._state(trainer, pl_module, is_within_epoch=True)
             state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             kept = {key: value for key, value in state.items() if key not in ("state_dict", "optimizer_states")}
-            kept["param_groups"] = [each["param_groups"] for each in state["optimizer_states"]]  # a plateau's to change
-            self._unfinished, self._to_save = deepcopy(kept), {}  # the close changes some of it in place
+            kept["param_groups"] = [
+                each["param_groups"] for each in state["optimizer_states"]
+            ]  # a plateau scheduler changes them
+            self._unfinished, self._to_save = deepcopy(kept), {}  # the early end changes some of it in place
         elif self._signal or (self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer, pl_module, is_within_epoch=True)
 
@@ -200,9 +208,9 @@ class LastCheckpoint(Checkpoint):
             self._weights = deepcopy(pl_module.state_dict())
 
     def on_validation_start(self, trainer: Trainer, *args: Any) -> None:
-        if self._unfinished and not self._is_closing:  # one for the run's end is part of the close
-            self._is_closing = True
-            trainer.fit_loop.epoch_loop._batches_that_stepped += 1  # the step of what Lightning logs
+        if self._unfinished and not self._is_ending_early:  # the early end begins with its validation, if it has one
+            self._is_ending_early = True
+            trainer.fit_loop.epoch_loop._batches_that_stepped += 1  # Lightning logs under this step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._weights = {}
@@ -223,12 +231,12 @@ class LastCheckpoint(Checkpoint):
         is_new = self._saved != (trainer.global_step, is_within_epoch)
         if is_new and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # undeclared
             for logger in trainer.loggers:
-                logger.save()  # what it holds back would be a gap in the curves of the resumed run
+                logger.save()  # values it still buffers would be missing in the resumed run
             folder, io = _folder(trainer), trainer.strategy.checkpoint_io
             needed = _best_of(self._unfinished["callbacks"].values()) if self._unfinished else set()
             if isinstance(io, DurableCheckpoints):
                 io.replaced -= needed
-            if self._unfinished:  # where the run is resumed, what was chosen at the close was not
+            if self._unfinished:  # a resumed run does not know the best checkpoints saved during the early end
                 chosen = _best_of(vars(each) for each in trainer.checkpoint_callbacks)
                 self._unfinished["resume"]["replaced"] = sorted(path.name for path in chosen - needed)
             self._to_save = self._state(trainer, pl_module, is_within_epoch)
@@ -254,7 +262,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def is_over(checkpoint: Mapping[str, Any], trainer: Trainer) -> bool:
-    """Whether this is of a run that ended within an epoch, and that ends there for this trainer too."""
+    """Whether the checkpoint's run ended within an epoch, and with this trainer's limits would end there again."""
     if "unfinished" not in checkpoint:
         return False
     states = checkpoint["unfinished"]["callbacks"]
@@ -271,7 +279,7 @@ def is_over(checkpoint: Mapping[str, Any], trainer: Trainer) -> bool:
 
 
 def _validates_next(trainer: Trainer) -> bool:
-    """Whether a validation comes next because it is time for one, and not because the run ends."""
+    """Whether a regular validation is due now, one that does not come from the end of the run."""
     loop, stops, trainer.should_stop = trainer.fit_loop.epoch_loop, trainer.should_stop, False
     is_due = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
     trainer.should_stop = stops
@@ -283,10 +291,10 @@ def _best_of(states: Iterable[Mapping[str, Any]]) -> set[Path]:
 
 
 def check_filename(filename: object) -> None:
-    """Refuse what Lightning would make other things of than a name: it hands the text to `str.format`.
+    """Refuse a template that Lightning would not turn into a plain file name: it passes the text to `str.format`.
 
     Raises:
-        ValueError: it is not a file's name with `{epoch}`, `{step}` and metrics, such as `{val_loss:.3f}`.
+        ValueError: not a file name with fields such as `{epoch}`, `{step}` or `{val_loss:.3f}`.
     """
     is_name = isinstance(filename, str) and not set(FIELD.sub("", filename)) & set("{}/\\\0")
     try:
@@ -296,13 +304,13 @@ def check_filename(filename: object) -> None:
         is_name = False
     if not is_name and filename is not None:
         raise ValueError(
-            f"filename must be a file's name, in which {{epoch}}, {{step}} and metrics, such as {{val_loss:.3f}}, "
-            f"may stand, got {filename}"
+            "filename must be a file's name, with fields such as {epoch}, {step} or {val_loss:.3f} where wanted, "
+            f"got {filename}"
         )
 
 
 def fields(filename: str) -> list[str]:
-    """The metrics whose values a checkpoint's name tells."""
+    """The metrics that appear in a checkpoint file name."""
     return [name for name, _ in FIELD.findall(filename) if name not in COUNTS]
 
 
@@ -311,7 +319,7 @@ def _folder(trainer: Trainer) -> Path:
 
 
 def _keep_names(trainer: Trainer, states: dict[str, Any]) -> None:
-    """Let the states of Lightning's `ModelCheckpoint` name files of its folder here alone, for it removes them."""
+    """Restrict the paths in `ModelCheckpoint` states to the run's own folder: Lightning deletes these files."""
     for callback in trainer.checkpoint_callbacks:
         state = states.get(callback.state_key)
         if isinstance(callback, ModelCheckpoint) and state:
@@ -321,7 +329,7 @@ def _keep_names(trainer: Trainer, states: dict[str, Any]) -> None:
             state["dirpath"] = callback.dirpath
             for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
                 state[key] = str(named_in(folder, state[key]) or "")
-            if state["kth_best_model_path"] not in state["best_k_models"]:  # from which Lightning takes it
+            if state["kth_best_model_path"] not in state["best_k_models"]:  # Lightning removes it from there
                 state["kth_best_model_path"] = next(iter(state["best_k_models"]), "")
 
 

@@ -1,14 +1,14 @@
-"""An early end, once the monitored value no longer improves."""
+"""Early stopping, once the monitored value no longer improves."""
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch import callbacks
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, but each value counts once: a `val_` metric after each validation, another after each whole epoch.
+    """Lightning's, but each value counts once: a `val_` metric after each validation, others after each complete epoch.
 
-    Lightning goes by how often there is validation, not by what is monitored. So it would count a training loss again
-    at each validation within the epoch after it, and a validation loss again where the run's end cuts an epoch short.
+    Lightning decides by how often the run validates, not by what is monitored. So it would count a training loss again
+    at each validation within the next epoch, and a validation loss again where the run ends within an epoch.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -1,21 +1,23 @@
-"""What the libraries say that is not about the run."""
+"""Silences library messages that are not about the run."""
 
 import logging
 import warnings
 
 
 def quiet_libraries() -> None:
-    """Silence what Lightning and torch say of themselves and not of the run."""
+    """Silence messages of Lightning and torch about themselves."""
     for message in (
-        ".*LeafSpec.*",  # between Lightning 2.6.6 and torch 2.15, not the user's to mend
-        ".*Total length of `list`.*",  # no validation loaders are an empty list of them
-        ".*exists and is not empty.*",  # the CSV logger finds config.yaml there, a resumed run its checkpoints
-        ".*sync_dist=True.*",  # torchmetrics have reduced what is logged
-        ".*smaller than the logging interval.*",  # a short epoch is logged at its first batch
+        ".*LeafSpec.*",  # Lightning 2.6.6 with torch 2.15; a user cannot fix it
+        ".*Total length of `list`.*",  # without validation the loaders are an empty list
+        ".*exists and is not empty.*",  # config.yaml for the CSV logger, checkpoints for a resumed run
+        ".*sync_dist=True.*",  # torchmetrics has already reduced what is logged
+        ".*smaller than the logging interval.*",  # a short epoch still logs its first batch
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning").handlers.clear()  # Hydra's handlers print what it passes on
+    logging.getLogger("lightning").handlers.clear()  # its records reach Hydra's handlers, which print them
     for part in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # their INFO is about devices and products
-    for table in ("profilers", "callbacks.model_summary"):  # but for these, which were asked for
+        logging.getLogger(f"lightning.{part}").setLevel(
+            logging.WARNING
+        )  # their INFO is about devices and advertisements
+    for table in ("profilers", "callbacks.model_summary"):  # except these, which the user asked for
         logging.getLogger(f"lightning.pytorch.{table}").setLevel(logging.INFO)

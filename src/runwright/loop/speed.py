@@ -1,4 +1,4 @@
-"""How fast a run trains, and where its time goes."""
+"""Training speed, and a profile of where the time goes."""
 
 import logging
 import time
@@ -11,20 +11,21 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from runwright.contracts import Data
+from runwright.loop.epoch_end import epoch_end_step
 from runwright.rundir.files import TRACE
 
 log = logging.getLogger(__name__)
 
 
 class Speed(Callback):
-    """Logs `speed/samples_per_s` and `speed/ms_per_step` of each epoch's training, validation left out.
+    """Logs `speed/samples_per_s` and `speed/ms_per_step` of each epoch's training, without validation.
 
-    It looks at the clock where an epoch and its validation begin and end, so that no step pays for it. A smaller last
-    batch counts as a whole one where the data do not know how many samples they have.
+    It reads the clock only where an epoch or a validation begins or ends, so it adds nothing to a step. A smaller last
+    batch counts as a full one where the data module does not know its number of samples.
     """
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
-        self.on_train_epoch_start(trainer)  # which is not called where a run goes on within an epoch
+        self.on_train_epoch_start(trainer)  # Lightning does not call it when resuming within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         self._seconds, self._since, self._last_batch = 0.0, time.perf_counter(), trainer.fit_loop.total_batch_idx
@@ -40,24 +41,24 @@ class Speed(Callback):
         data: Data | None = trainer.datamodule  # type: ignore[attr-defined]
         seconds = self._seconds + time.perf_counter() - self._since
         num_steps = trainer.fit_loop.total_batch_idx - self._last_batch
-        if data is None or num_steps == 0 or seconds <= 0:  # of a clock that stands still, or is set back
+        if data is None or num_steps == 0 or seconds <= 0:  # seconds <= 0: a clock that is too coarse
             return
         num_samples = num_steps * data.batch_size
         if data.num_train_samples is not None:
             num_samples = min(num_samples, data.num_train_samples)
         speeds = {"speed/samples_per_s": num_samples / seconds, "speed/ms_per_step": 1000 * seconds / num_steps}
         for logger in trainer.loggers:
-            logger.log_metrics(speeds, step=trainer.global_step - trainer.is_last_batch)  # see `LastCheckpoint`
+            logger.log_metrics(speeds, step=epoch_end_step(trainer))
 
 
 class Profile(Callback):
-    """Records some steps with torch's profiler: the ten costliest items are printed, the trace is written.
+    """Profiles some steps with torch's profiler, prints the ten most expensive items, and writes a trace.
 
-    `trace.json`, in the run's directory, opens in ui.perfetto.dev and in chrome://tracing. `ProfilerStep*` stands for
-    what a step spends outside torch's operations: Python.
+    `trace.json` in the run directory opens in ui.perfetto.dev and chrome://tracing. `ProfilerStep*` is the part of a
+    step spent outside torch's operations, in Python.
 
     Args:
-        num_steps: how many to record, after as many that warm up. Validation between two steps counts as of a step.
+        num_steps: steps to record, after as many for warm-up. Validation between steps counts as part of a step.
     """
 
     def __init__(self, num_steps: int = 10) -> None:
@@ -80,7 +81,7 @@ class Profile(Callback):
         self._profile.stop()
         if trainer.global_step < 2 * self.num_steps:
             log.warning(
-                "nothing was profiled: that takes %d steps, this run has made %d",
+                "nothing was profiled: profiling takes %d steps, this run has made %d",
                 2 * self.num_steps,
                 trainer.global_step,
             )
@@ -93,6 +94,6 @@ class Profile(Callback):
         for item in recorded.key_averages():
             own = item.self_cpu_time_total + getattr(item, "self_device_time_total", 0)
             costs.append((own / self.num_steps / 1000, item.count / self.num_steps, item.key))
-        lines = [f"{'ms':>8}{'calls':>7}  of a step, the costliest of {sum(ms for ms, *_ in costs):.3f} ms"]
+        lines = [f"{'ms':>8}{'calls':>7}  per step; the most expensive of {sum(ms for ms, *_ in costs):.3f} ms"]
         lines += [f"{ms:8.3f}{calls:7.1f}  {name}" for ms, calls, name in sorted(costs, reverse=True)[:10]]
         log.info("\n".join([*lines, f"trace: {path}"]))

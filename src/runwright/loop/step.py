@@ -1,4 +1,4 @@
-"""The direct step loop: all that the engine knows of the inside of Lightning's training loop."""
+"""The direct step loop: a training step with less overhead than Lightning's."""
 
 import inspect
 import logging
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 log = logging.getLogger(__name__)
 
 CHECKED_VERSIONS = "2.6."
-"""How the Lightning versions begin whose loop this one was compared with; on others Lightning's own is used."""
+"""Prefix of the Lightning versions that this loop was checked against; with others Lightning's own loop is used."""
 BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end")
 STEP_HOOKS = (
     "on_before_zero_grad",
@@ -40,21 +40,21 @@ MODULE_HOOKS = (
 
 
 class TrainingEpoch(_TrainingEpochLoop):
-    """Does what Lightning does in a step, without looking on every step for what a run lacks.
+    """Does what Lightning does in a step, without checking in every step for features that the run does not use.
 
-    The order is the same, except that gradients are cleared before the forward pass rather than after it, so that the
-    forward pass finds their memory free and still in the cache, as in a plain loop. A training step that reads the
-    gradients of the step before finds none.
+    The order is the same, except that gradients are cleared before the forward pass rather than after it. So their
+    memory is free during the forward pass and still in the cache, as in a plain loop. A `training_step` that reads the
+    gradients of the previous step finds none.
 
-    Lightning's own step asks each callback and the module for a dozen hooks, through layers for strategies and
-    precisions: half a millisecond, as long as a small network computes. Lightning's step is still the one that is run
-    where a run has more than one device, another precision than 32-true, accumulated or clipped gradients, a profiler,
-    or a hook from inside the step; see `_is_direct`.
+    Lightning's own step calls a dozen hooks of each callback and of the module, through layers for strategies and
+    precisions. That takes half a millisecond, as long as the computation of a small network. Lightning's step is still
+    used where a run has more than one device, a precision other than 32-true, accumulated or clipped gradients, a
+    profiler, or a hook within the step; see `_is_direct`.
     """
 
     @classmethod
     def install(cls, trainer: Trainer) -> None:
-        """Make it the loop of a trainer that has not started, if this Lightning is one that it was checked with."""
+        """Make this the loop of a trainer that has not started, if it was checked with the installed Lightning."""
         if not lightning.__version__.startswith(CHECKED_VERSIONS):
             log.info("step_loop=direct was not checked with Lightning %s: its own loop is used", lightning.__version__)
             return
@@ -72,7 +72,7 @@ class TrainingEpoch(_TrainingEpochLoop):
         }
         schedules = [config for config in trainer.lr_scheduler_configs if config.interval == "step"]
         self._steps_schedule = bool(schedules)
-        # Whether anything can come between this step and the next but the sign to stop.
+        # Whether nothing but a request to stop can come between two steps.
         self._is_eventless = trainer.val_check_interval == 1.0 and not any(each.reduce_on_plateau for each in schedules)
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
@@ -121,11 +121,11 @@ class TrainingEpoch(_TrainingEpochLoop):
             nonlocal output
             progress.zero_grad.increment_ready()
             progress.zero_grad.increment_started()
-            for group in optimizer.param_groups:  # what zero_grad() does, within a profiler's context
+            for group in optimizer.param_groups:  # as zero_grad() does, but without its profiler context
                 for weight in group["params"]:
                     weight.grad = None
             progress.zero_grad.increment_completed()
-            vars(task)["_current_fx_name"] = "training_step"  # nn.Module's own way to set it takes 2 us
+            vars(task)["_current_fx_name"] = "training_step"  # setting it through nn.Module takes 2 us
             output = task.training_step(batch, batch_idx)
             vars(task)["_current_fx_name"] = None
             loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
@@ -148,7 +148,7 @@ class TrainingEpoch(_TrainingEpochLoop):
         vars(task)["_current_fx_name"] = None
 
 
-def _is_direct(trainer: Any, data_fetcher: _DataFetcher) -> bool:  # Lightning leaves the trainer's attributes untyped
+def _is_direct(trainer: Any, data_fetcher: _DataFetcher) -> bool:  # Lightning does not type the trainer's attributes
     task: LightningModule = trainer.lightning_module
     return (
         type(trainer.strategy) is SingleDeviceStrategy
@@ -167,13 +167,13 @@ def _is_direct(trainer: Any, data_fetcher: _DataFetcher) -> bool:  # Lightning l
 
 
 def _overrides(instance: object, base: type, hook: str) -> bool:
-    """Whether its class, or itself, has another method of that name than the base."""
+    """Whether the instance or its class defines its own method of that name."""
     method = getattr(instance, hook, getattr(base, hook))
     return getattr(method, "__func__", method) is not getattr(base, hook)
 
 
 class NoProfiler(PassThroughProfiler):
-    """Lightning's default enters a generator-based context some 50 times a step; this one enters an empty one."""
+    """Lightning's default enters a generator-based context about 50 times a step; this one enters a null context."""
 
     _nothing: nullcontext[None] = nullcontext()
 

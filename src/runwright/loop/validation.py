@@ -1,4 +1,4 @@
-"""When a run was last validated."""
+"""The step of a run's last validation."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class LastValidation(Callback):
-    """Remembers after which step validation last ended."""
+    """Remembers the number of steps at the end of the last validation; None before the first."""
 
     def __init__(self) -> None:
         self.step: int | None = None

@@ -1,6 +1,6 @@
-"""Charts of runs, as Altair's specifications: the page and the pictures draw the same ones.
+"""Charts of runs as Altair charts, drawn both on the page and in the PNG pictures.
 
-They name no colour of text or background, so that the page may be light or dark.
+They set no colour of text or background, so that the page can be light or dark.
 """
 
 import math
@@ -11,11 +11,18 @@ import altair as alt
 
 from runwright.config.errors import all_printable, printable
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, told apart by all
+COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)  # Okabe and Ito's palette, safe for colour-blind readers
 FAINT = "#8c8c8c"
-MOST_POINTS = 500  # of one line: more than a chart has pixels for
-MOST_MARKS = 60  # points of a line that are still worth a mark each
-MOST_TICKS = 12  # values of a setting that are still told apart
+MOST_POINTS = 500  # per line; a chart has no pixels for more
+MOST_MARKS = 60  # up to this many points, a line has a mark at each
+MOST_TICKS = 12  # values of a setting that a chart still shows separately
 
 Points = Sequence[tuple[float, float]]
 Chart = Any  # alt.Chart or alt.LayerChart: Altair's own base class has no properties()
@@ -24,7 +31,7 @@ Chart = Any  # alt.Chart or alt.LayerChart: Altair's own base class has no prope
 def lines(
     series: Mapping[str, Points], x: str, y: str, description: str, best: float | None = None, zero: bool = False
 ) -> Chart:
-    """One line for each name; a rule where the best checkpoint was saved."""
+    """One line per name, with a vertical rule where the best checkpoint was saved."""
     data = [{"x": at, "y": value, "series": name} for name, points in series.items() for at, value in _thinned(points)]
     is_short = max(map(len, series.values())) <= MOST_MARKS
     several = len(series) > 1
@@ -46,7 +53,7 @@ def lines(
 
 
 def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], description: str) -> Chart:
-    """Colour by the share of its true class, mistakes in another colour and more strongly."""
+    """Cells are shaded by the root of their share of the true class; mistakes are in another colour."""
     data = [
         {"true": names[i], "predicted": names[j], "count": n, "right": i == j, "share": (n / sum(row)) ** 0.5}
         for i, row in enumerate(counts)
@@ -67,7 +74,7 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], description
 def effect(
     key: str, points: Sequence[Mapping[str, Any]], metric: str, description: str, means: Mapping[Any, float]
 ) -> Chart:
-    """Each `value` of a setting with `mean`, `low` and `high`; in another colour `means`, if any."""
+    """A point and a bar for each `value` with `mean`, `low` and `high`; `means`, if any, in another colour."""
     values = list(dict.fromkeys(point["value"] for point in points))
     is_number = _are_numbers(values)
     is_log = is_number and _is_geometric(values)
@@ -94,13 +101,15 @@ def effect(
         centres = [{"value": value, "centre": mean} for value, mean in means.items()]
         tooltip = [alt.Tooltip("value:N", title=key), _tip("centre", f"mean {metric}")]
         over = alt.Chart(_values(centres)).encode(x=x, y="centre:Q", tooltip=tooltip)
-        ticks = over.mark_tick(orient="horizontal", size=30, thickness=2, color=COLORS[1])  # for names have no order
+        ticks = over.mark_tick(
+            orient="horizontal", size=30, thickness=2, color=COLORS[1]
+        )  # no line, because names have no order
         chart = chart + (over.mark_line(strokeWidth=2, color=COLORS[1]) if is_number else ticks)
     return chart.properties(description=description)
 
 
 def heat_map(keys: tuple[str, str], cells: Sequence[Mapping[str, Any]], metric: str, description: str) -> Chart:
-    """`cells` have `x`, `y` and `mean`; the axes are in the order in which the values come."""
+    """`cells` have `x`, `y` and `mean`; the axes keep the order of the values."""
     numbers = [cell["mean"] for cell in cells]
     low, spread = min(numbers), (max(numbers) - min(numbers)) or 1.0
     data = [{**cell, "label": short(cell["mean"]), "dark": (cell["mean"] - low) / spread < 0.6} for cell in cells]
@@ -116,7 +125,7 @@ def heat_map(keys: tuple[str, str], cells: Sequence[Mapping[str, Any]], metric: 
 
 
 def parallel(axes: Mapping[str, Sequence[Any]], scores: Sequence[float], metric: str, description: str) -> Chart:
-    """A line for each setting, the best first, through its value on each axis to its score on the last."""
+    """One line per setting, best first, through its value on each axis to its score on the last axis."""
     columns = {**axes, metric: scores}
     places, ticks = {}, []
     for key, values in columns.items():
@@ -142,7 +151,7 @@ def parallel(axes: Mapping[str, Sequence[Any]], scores: Sequence[float], metric:
 
 
 def crowd(runs: Sequence[tuple[str, str, Points]], x: str, y: str, description: str) -> Chart:
-    """The curves of runs, given as (run, setting, points), best setting first: that one in colour, on top."""
+    """Curves of runs, given as (run, setting, points), best setting first; the best is coloured and on top."""
     kinds = ("best setting", "other settings")
     legend = alt.Legend(orient="top", title=None, symbolOpacity=1, symbolStrokeWidth=3)
     color = alt.Color(
@@ -171,12 +180,12 @@ def crowd(runs: Sequence[tuple[str, str, Points]], x: str, y: str, description: 
 
 
 def for_page(chart: Chart, height: int = 260) -> dict[str, Any]:
-    """As wide as the page makes it."""
+    """The specification of a chart that is as wide as the page allows."""
     return _spec(chart.properties(width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x")))
 
 
 def picture(charts: Sequence[tuple[str, Chart]], title: str) -> bytes:
-    """All of them as one PNG, two to a row, each under its title."""
+    """One PNG of all charts, two per row, each under its title."""
     import vl_convert
 
     sized = [chart.properties(title=name, width=420, height=260) for name, chart in charts]
@@ -186,18 +195,18 @@ def picture(charts: Sequence[tuple[str, Chart]], title: str) -> bytes:
 
 
 def _spec(chart: Chart) -> dict[str, Any]:
-    """Of texts that can be drawn, whatever a name holds."""
-    spec: dict[str, Any] = all_printable(chart.to_dict(), _drawn)
+    """The specification, with all its texts safe to draw."""
+    spec: dict[str, Any] = all_printable(chart.to_dict(), _drawable)
     return spec
 
 
-def _drawn(text: str) -> str:
-    """Control characters abort the process inside vl-convert, and Vega-Lite pastes titles into code as they are."""
+def _drawable(text: str) -> str:
+    """Control characters abort the process inside vl-convert, and Vega-Lite pastes titles into code unescaped."""
     return printable(text).translate({ord("\n"): " ", ord("\\"): "\N{BIG REVERSE SOLIDUS}"})
 
 
 def short(number: float, digits: int = 3) -> str:
-    """So many significant digits, as a person would write them; two are enough for a spread."""
+    """Rounded to `digits` significant digits, as a person would write it."""
     if number == 0 or not math.isfinite(number):
         return f"{number:g}"
     exponent = math.floor(math.log10(abs(number)))
@@ -212,7 +221,7 @@ def _values(data: Iterable[Mapping[str, Any]]) -> alt.InlineData:
 
 
 def _x(title: str, places: Sequence[float]) -> alt.X:
-    """Ticks at whole numbers, for half an epoch is none to look for."""
+    """Ticks at whole numbers only: half an epoch means nothing."""
     low, high = math.floor(min(places)), math.ceil(max(places))
     step = next(n * 10**e for e in range(12) for n in (1, 2, 5) if (high - low) / (n * 10**e) <= MOST_TICKS)
     ticks = list(range(-(-low // step) * step, high + 1, step))
@@ -221,7 +230,7 @@ def _x(title: str, places: Sequence[float]) -> alt.X:
 
 
 def _y(values: Sequence[float], zero: bool = False) -> alt.Y:
-    """Logarithmic, and said to be, where that shows more; what never changes is seen against zero."""
+    """Logarithmic, with a title that says so, where that shows more; a constant curve is shown against zero."""
     if not _is_wide(values):
         return alt.Y("y:Q", title=None, scale=alt.Scale(zero=zero or min(values) == max(values)))
     low, high = min(values), max(values)
@@ -246,19 +255,19 @@ def _tip(field: str, title: str) -> alt.Tooltip:
 
 
 def _thinned(points: Points) -> Points:
-    """At equal distances, and the last one."""
+    """At most about `MOST_POINTS` points at equal distances, and the last one."""
     stride = math.ceil(len(points) / MOST_POINTS)
     return [*points[: -1 : stride or 1], points[-1]] if points else points
 
 
 def _is_wide(values: Iterable[float], ratio: float = 20) -> bool:
-    """Whether they take a logarithmic scale to be seen."""
+    """Whether positive values spread so far that they need a logarithmic scale."""
     known = list(values)
     return bool(known) and min(known) > 0 and max(known) / min(known) > ratio
 
 
 def _is_geometric(values: Sequence[float]) -> bool:
-    """Whether a setting was varied by factors rather than by steps."""
+    """Whether a setting was varied by factors rather than by constant steps."""
     low, high = min(values), max(values)
     return _is_wide(values, 9.9) and sorted(values)[len(values) // 2] < 0.6 * (low + high) / 2
 
@@ -268,7 +277,7 @@ def _are_numbers(values: Iterable[Any]) -> bool:
 
 
 def _axis(values: Sequence[Any]) -> tuple[list[float], dict[str, float]]:
-    """Place of each value between 0 and 1, and what to write where."""
+    """Position of each value between 0 and 1, and label -> position."""
     if _are_numbers(values):
         log = math.log10 if _is_geometric(values) else float
         low, high = log(min(values)), log(max(values))

@@ -1,4 +1,4 @@
-// currentColor and grey, so that the style sheet alone makes the charts light or dark, on the screen and on paper.
+// currentColor and grey, so that the style sheet alone decides on light or dark charts, on screen and on paper.
 const faint = "rgba(128, 128, 128, 0.3)";
 const config = {
   background: "transparent",

@@ -1,4 +1,4 @@
-"""A report as one file that a browser shows without a network, whatever is in it."""
+"""A report as one HTML file that needs no network and is safe with any content."""
 
 import os
 from base64 import b64encode
@@ -55,7 +55,7 @@ class Image:
 
 @dataclass
 class Section:
-    """What a person asks, the answer in sentences, and what shows it."""
+    """A question, its answer in sentences, and the figures and tables that show it."""
 
     title: str
     text: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
     code: str = ""
-    more: tuple[str, str] | None = None  # a title, and text that is shown once that is clicked
+    more: tuple[str, str] | None = None  # a title, and text that a click on it shows
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Page:
     error: str = ""
 
     def write(self, folder: Path, pictured: Sequence[Figure]) -> Path:
-        """Write `report.html`, and the figures as a picture; the page's path."""
+        """Write `report.html`, and a picture of the given figures; returns the page's path."""
         path = folder / REPORT
         write(path, self.render().encode())
         if pictured:
@@ -85,7 +85,7 @@ class Page:
         return path
 
     def render(self) -> str:
-        """Only the two scripts may run, by their hashes, and nothing may be fetched: much of the rest is from files."""
+        """Only the two scripts may run, by their hashes, and nothing may be fetched: texts are from untrusted files."""
         environment = Environment(
             autoescape=True, loader=PackageLoader("runwright.pages", ""), trim_blocks=True, finalize=_shown
         )
@@ -99,12 +99,12 @@ class Page:
 
 
 def _shown(value: Any) -> Any:
-    """What the template shows of a value; code and charts are given as they are."""
+    """A value as the template shows it: strings printable, code and charts unchanged."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script. It is kept, for vl-convert takes two seconds to put it together."""
+    """Vega, Vega-Lite and Vega-Embed as one script, cached because vl-convert takes two seconds to bundle it."""
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = Path(caches, "runwright", f"vega-{version('vl-convert-python')}.js")
     with suppress(OSError, UnicodeDecodeError):
@@ -112,7 +112,7 @@ def _library() -> str:
     import vl_convert
 
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")
-    with suppress(OSError):  # of another process that was first, or no place to keep it
+    with suppress(OSError):  # another process was first, or there is no place for a cache
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, script.encode(), exclusive=True)
     return script
@@ -123,7 +123,7 @@ def percent(share: float, digits: int = 3) -> str:
 
 
 def score(key: str, value: float | None, digits: int = 3) -> str:
-    """A metric's value; what is a share of samples, in percent."""
+    """A metric's value, in percent if it is a share of samples."""
     if value is None:
         return "-"
     return percent(value, digits) if is_share(key) else charts.short(value, digits)

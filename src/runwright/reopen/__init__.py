@@ -1,1 +1,1 @@
-"""A run opened again from its directory: evaluate, predict, export. Uses training.build for the parts."""
+"""Opens a run again from its directory, to evaluate, predict and export. Uses training.build to build its parts."""

@@ -1,4 +1,4 @@
-"""What a reopened run says of samples in files."""
+"""Predictions of a reopened run for samples in files."""
 
 import csv
 import os
@@ -21,22 +21,29 @@ from runwright.reopen.run import Reopened
 from runwright.rundir.durable import write
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # whatever the file is called: some of Pillow's run programs
-MODES = ("1", "L", "RGB")  # of Pillow's: whatever else loses something where it is made one of these
-ORIENTATION = 274  # EXIF's tag
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "WEBP",
+)  # whatever the suffix: some of Pillow's other formats run programs
+MODES = ("1", "L", "RGB")  # of Pillow; converting any other mode to these would lose information
+ORIENTATION = 274  # EXIF tag
 CHUNK = 1000  # samples at a time
-SHARE = 4  # of this machine's memory one part in so many is as much as the samples of an archive may take
+SHARE = 4  # the arrays of an .npz may take 1/4 of this machine's memory
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 NO_NAME = re.compile(r"([+-]?\.?\d.*|[\W_]*|n/?a|nan|none|null|missing|[+-]?inf(inity)?)", re.IGNORECASE | re.DOTALL)
-"""What stands in a field for a number that is missing or written in another way: hex, a decimal comma, a unit."""
+"""Fields that are not column names but missing numbers, or numbers in another notation: hex, decimal comma, unit."""
 
 
 def predict(run: Reopened, x: Tensor) -> list[Prediction]:
-    """What the run's task says of raw x, (N, *sample_shape).
+    """The task's predictions for raw x, (N, *sample_shape).
 
     Raises:
-        InputError: an output is not finite, of which argmax would make a class.
+        InputError: an output is not finite; argmax would turn it into a class.
     """
     with torch.inference_mode():
         outputs = torch.cat([run.network(chunk).float() for chunk in x.split(CHUNK)])
@@ -51,26 +58,25 @@ def predict(run: Reopened, x: Tensor) -> list[Prediction]:
 
 
 def read_samples(path: Path, shape: Sequence[int], max_value: float, feature_names: Sequence[str] = ()) -> Tensor:
-    """Samples as (N, *shape), with values on the scale of the data set's own files.
+    """Read samples as (N, *shape), with values on the scale of the data set's own files.
 
     Args:
-        path: a CSV of one sample a line, with or without a header; an array of (N, *shape), which may be flat or lack
-            the ones, as .npy or as the only array of an .npz; or an image, which is one sample.
+        path: a CSV with one sample per line, with or without a header; an array of (N, *shape), optionally flattened
+            or without axes of size 1, as .npy or as the only array of an .npz; or an image, which is one sample.
         shape: of one sample.
-        max_value: what white in an image becomes.
-        feature_names: in the order of a sample's values, where they are known; a CSV's header must name them.
+        max_value: the value of white in an image.
+        feature_names: in the order of a sample's values, if they are known; a CSV header must then use these names.
 
     Raises:
-        InputError: it is something else, or of another shape, or holds what is no finite number.
+        InputError: another format or shape, or a value that is not a finite number.
     """
     kind = path.suffix.lower()
     with _read_as(path, kind):
         if kind == ".csv":
             array = _read_csv(path, shape, feature_names)
         elif kind == ".npy":
-            array = np.asarray(
-                np.load(path, mmap_mode="r", allow_pickle=False)
-            )  # mapped: a header may promise any size
+            # Mapped, because a header can claim any size.
+            array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         elif kind == ".npz":
             _check_sizes(path)
             with np.load(path, allow_pickle=False) as arrays:
@@ -94,12 +100,12 @@ def read_samples(path: Path, shape: Sequence[int], max_value: float, feature_nam
     x = torch.from_numpy(array.astype(np.float32)).view(-1, *shape)
     is_finite = x.flatten(1).isfinite().all(1)
     if not is_finite.all():
-        raise InputError(f"{path}: sample {int(is_finite.int().argmin())} (from 0) holds what is no finite number")
+        raise InputError(f"{path}: sample {int(is_finite.int().argmin())} (from 0) is not finite as float32")
     return x
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """As .npz, an array for each prediction, or as .csv, a line for each sample."""
+    """Write .npz with an array per prediction, or .csv with a line per sample."""
     if path.suffix.lower() == ".npz":
         content = BytesIO()
         arrays: dict[str, Any] = {each.name: each.values.numpy() for each in predictions}
@@ -122,7 +128,7 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def _check_sizes(path: Path) -> None:
-    """A small archive may hold arrays that no memory has room for."""
+    """Refuse a small archive whose arrays would not fit in memory."""
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE
     with ZipFile(path) as archive:
         if sum(part.file_size for part in archive.infolist()) > most:
@@ -134,7 +140,7 @@ def _no_ones(shape: Sequence[int]) -> list[int]:
 
 
 def _read_csv(path: Path, shape: Sequence[int], names: Sequence[str]) -> np.ndarray:
-    """A line none of whose fields is a number, and one at least a name, is a header if it is the first."""
+    """Read a CSV. Its first line is a header if none of its fields is a number and at least one is a name."""
     width = prod(shape)
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, strict=True)
@@ -157,38 +163,38 @@ def _read_csv(path: Path, shape: Sequence[int], names: Sequence[str]) -> np.ndar
             f"{path}: line 1 numbers the columns from 0 and would count as a sample: remove it, or write 0.0 for its 0"
         )
     array = np.empty((len(rows), width), np.float32)
-    with np.errstate(over="ignore"):  # found below
+    with np.errstate(over="ignore"):  # reported below
         for i, (line, row) in enumerate(rows):
             array[i] = _numbers(path, line, row)
     for i, column in np.argwhere(~np.isfinite(array))[:1]:
         line, row = rows[i]
-        raise InputError(f"{path}: line {line}, column {column + 1}: {_short(row[column])} is no finite number")
+        raise InputError(f"{path}: line {line}, column {column + 1}: {_short(row[column])} is not a finite number")
     return array[:, order]
 
 
 def _order(path: Path, header: list[str], names: Sequence[str]) -> list[int] | slice:
-    """Of the header's columns, as the network takes them."""
-    twice = [field for i, field in enumerate(header) if field in header[:i]]
-    if twice:
-        raise InputError(f"{path}: line 1 names two columns {_short(twice[0])}")
+    """The positions of the header's columns, in the order of the network's inputs."""
+    duplicates = [field for i, field in enumerate(header) if field in header[:i]]
+    if duplicates:
+        raise InputError(f"{path}: line 1 names two columns {_short(duplicates[0])}")
     if not names:
         return slice(None)
     unknown, missing = ([name for name in a if name not in b] for a, b in ((header, names), (names, header)))
-    if unknown:  # then as many are missing
+    if unknown:  # then equally many are missing
         raise InputError(f"{path}: line 1: unknown columns: {_listed(unknown)}; missing: {_listed(missing)}")
     return [header.index(name) for name in names]
 
 
 def _numbers(path: Path, line: int, row: Sequence[str]) -> list[float]:
     text = "".join(row)
-    if text.isascii() and "_" not in text:  # of which float() would make numbers too
+    if text.isascii() and "_" not in text:  # float() would accept those too
         try:
             return [float(field) for field in row]
         except ValueError:
             pass
     for i, field in enumerate(row):
         if not NUMBER.fullmatch(field.strip()):
-            raise InputError(f"{path}: line {line}, column {i + 1}: {_short(field)} is no number")
+            raise InputError(f"{path}: line {line}, column {i + 1}: {_short(field)} is not a number")
     return [float(field) for field in row]
 
 
@@ -204,20 +210,20 @@ def _read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
     from PIL import Image
 
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise InputError(f"{path}: this run takes samples of {tuple(shape)}, which are no images")
+        raise InputError(f"{path}: this run takes samples of {tuple(shape)}, which are not images")
     with Image.open(path, formats=FORMATS) as image:
         if image.size != (shape[2], shape[1]):
             raise InputError(
                 f"{path}: {image.size[0]} by {image.size[1]} pixels, this run takes {shape[2]} by {shape[1]}"
             )
-        if (other := _other_than_plain(image)) is not None:
-            raise InputError(f"{path}: {other}; must be one grey or RGB picture of 8 bits, opaque and upright")
+        if (problem := _conversion_loss(image)) is not None:
+            raise InputError(f"{path}: {problem}; must be one grey or RGB picture of 8 bits, opaque and upright")
         pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"), np.float32)
     return pixels.reshape(1, shape[1], shape[2], shape[0]).transpose(0, 3, 1, 2)
 
 
-def _other_than_plain(image: Any) -> str | None:
-    """What of a picture would be lost without a word."""
+def _conversion_loss(image: Any) -> str | None:
+    """What a conversion to a plain picture would silently lose; None if nothing."""
     if image.mode == "P":
         return "its colours come from a palette"
     if image.has_transparency_data:
@@ -229,17 +235,17 @@ def _other_than_plain(image: Any) -> str | None:
     if getattr(image, "n_frames", 1) > 1:
         return f"it holds {image.n_frames} pictures"
     if (orientation := image.getexif().get(ORIENTATION)) not in (None, 0, 1):
-        return f"it is to be turned (EXIF orientation {orientation})"
+        return f"it needs to be rotated (EXIF orientation {orientation})"
     return None
 
 
 @contextmanager
 def _read_as(path: Path, kind: str) -> Iterator[None]:
-    """Whatever a parser says of a file that is not what its name says becomes an InputError."""
+    """Turn whatever a parser raises for a file that does not match its suffix into an InputError."""
     try:
         yield
     except (InputError, FileNotFoundError, IsADirectoryError, PermissionError):
         raise
-    except Exception as error:  # zlib's, struct's, PIL's ...: parsers raise what they like
+    except Exception as error:  # from zlib, struct, PIL ...: parsers raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise InputError(f"{path}: cannot be read as {kind}: {reason}") from error

@@ -1,4 +1,4 @@
-"""A run opened again from its directory alone: data module, model and task, and nothing else of its config."""
+"""Opens a run again from its directory alone: data module, model and task, and no other part of its config."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Reopened:
     """A run with the weights of one of its checkpoints.
 
-    `network` maps raw x, (B, *sample_shape) as the data set's files hold it, to the model's output: it normalises.
+    `network` includes normalisation: it maps raw x, (B, *sample_shape) as in the data set's files, to outputs.
     """
 
     cfg: DictConfig
@@ -44,13 +44,13 @@ def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[s
     """Build a run's data module and task, with the weights of its best or last checkpoint; no data are read.
 
     Args:
-        run_dir: wherever it lies now, and whoever made it.
-        conf: the project's, whose `trusted.yaml` says what may be built.
-        which: `best` (the last, where none was chosen) or `last`.
-        overrides: `data.key=value`, in place of what was recorded.
+        run_dir: it may have been moved, or come from someone else.
+        conf: the project's config folder; `trusted.yaml` there lists what may be built.
+        which: `best` (the last, if no best was chosen) or `last`.
+        overrides: `data.key=value`, to replace recorded values.
 
     Raises:
-        InputError: something in it is missing, damaged or not to be trusted, or a weight is not finite.
+        InputError: a file is missing, damaged or not trusted, or a weight is not finite.
     """
     quiet_libraries()
     cfg = read_config(run_dir, conf)
@@ -60,17 +60,17 @@ def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[s
     checkpoint = read_weights(path)
     data, model = make(cfg, "data"), make(cfg, "model")
     stand_ins: dict[str, Any] = {"optimizer": _no_optimizer, "scheduler": _no_scheduler}
-    if "param_groups" in cfg.task:  # of whose options only the run's own optimizer knows
+    if "param_groups" in cfg.task:  # their options are known to the run's own optimizer only
         stand_ins["param_groups"] = ()
     task = make(cfg, "task", model=model, **stand_ins)
     for part, kind in ((data, LightningDataModule), (model, nn.Module), (task, LightningModule)):
         if not isinstance(part, kind):
-            raise InputError(f"{run_dir / CONFIG}: {type(part).__name__} is no {kind.__name__}")
+            raise InputError(f"{run_dir / CONFIG}: {type(part).__name__} is not a {kind.__name__}")
     check_contract("data", data, Data)
     check_contract("task", task, Task)
     try:
         task.load_state_dict(checkpoint["state_dict"])
-        if type(data).state_dict is not LightningDataModule.state_dict:  # what was fitted, such as normalisation
+        if type(data).state_dict is not LightningDataModule.state_dict:  # fitted state, such as normalisation
             data.load_state_dict(checkpoint[type(data).__qualname__])
         network = nn.Sequential(data.preprocessing(), model).eval()
         with torch.inference_mode():
@@ -80,15 +80,15 @@ def reopen(run_dir: Path, conf: Path, which: str = "best", overrides: Sequence[s
         raise InputError(f"{path}: not the weights of this run's config.yaml: {reason}") from error
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
-            raise InputError(f"{path}: {name} holds NaN or infinity; nothing that it says would mean anything")
+            raise InputError(f"{path}: {name} holds NaN or infinity; its outputs would be meaningless")
     return Reopened(cfg, path, data, task.eval(), network, output_shape)
 
 
 def evaluate(run: Reopened, download: bool = False) -> dict[str, float]:
-    """The metrics of the test set. Its files have to be there, unless `download`.
+    """The metrics on the test set. Its files must be present, unless `download`.
 
     Raises:
-        InputError: a metric is not finite; or the data cannot be had.
+        InputError: a metric is not finite, or the data are missing.
     """
     with error_context(run.cfg, "data"):
         if download:

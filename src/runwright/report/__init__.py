@@ -1,4 +1,4 @@
-"""`report.html`: what a run or a sweep has come to; its charts are in `curves.png` or `sweep.png`, too."""
+"""`report.html`: the results of a run or a sweep, with the charts also in `curves.png` or `sweep.png`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from runwright.sweeps.leaderboard import compare, find_runs
 
 
 def write_report(directory: Path) -> Path:
-    """Of a run, or of all the runs below a directory that is none; the page's path.
+    """Write the report of a run, or of all runs below a directory; returns the page's path.
 
     Raises:
         InputError: there are no runs, or one of their files is damaged.
@@ -16,7 +16,7 @@ def write_report(directory: Path) -> Path:
     runs = find_runs([directory])
     if not runs:
         raise InputError(f"{directory}: no runs")
-    # here, so that a typo's answer need not wait for the libraries that draw
+    # imported here, so that an error above does not wait for the drawing libraries
     if runs == [directory]:
         from runwright.report.run import report_run
 
@@ -27,11 +27,11 @@ def write_report(directory: Path) -> Path:
 
 
 def report_line(directory: Path) -> str:
-    """Write the report and say where; what prevents it is said, too, and no reason for a run to fail at its end."""
+    """Write the report; returns a line with its path, or with the error: a failed report must not fail the run."""
     page = directory / REPORT
     try:
-        page.unlink(missing_ok=True)  # of a sweep that went on since
+        page.unlink(missing_ok=True)  # it may be of a sweep that has continued since
         return f"report: {write_report(directory)}"
     except Exception as error:
-        what = f"report: {page}, but no picture" if page.is_file() else "no report"
-        return f"{what}: {sentence(error) or f'{type(error).__name__}: {error}'}"
+        outcome = f"report: {page}, but no picture" if page.is_file() else "no report"
+        return f"{outcome}: {sentence(error) or f'{type(error).__name__}: {error}'}"

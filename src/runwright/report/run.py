@@ -1,4 +1,4 @@
-"""The report of a run: did it learn, did it overfit, was the rate right, and which class goes wrong?"""
+"""The report of a run: did it learn, did it overfit, was the learning rate right, which classes are mistaken?"""
 
 import math
 import re
@@ -30,16 +30,16 @@ from runwright.sweeps.table import duration
 
 STAGES = {"train": "training", "val": "validation"}
 NAMES = {"acc": "accuracy"}
-MOST_CLASSES = 30  # that a chart or a table has room for
-NOT_FINITE = re.compile(r"is (-?inf|nan|not finite)\b")  # of what the run failed with
-LARGEST_IMAGE = 512  # pixels, either way
-OVERFIT, STALLED = 0.05, 0.02  # a rise by more than this share of the lowest loss; a fall by less an epoch
-LEARNED = 0.05  # a fall by more than this share of the first loss
+MOST_CLASSES = 30  # in a chart or a table
+NOT_FINITE = re.compile(r"(is|are) (-?inf|nan|not finite)\b")  # in the error of a run
+LARGEST_IMAGE = 512  # pixels, height or width
+OVERFIT, STALLED = 0.05, 0.02  # rise, relative to the lowest loss; smallest relative fall per epoch
+LEARNED = 0.05  # smallest fall, relative to the first loss
 
 
 @dataclass
 class Run:
-    """What is known of a run; empty where it is not."""
+    """What the run directory holds; empty where a file is missing."""
 
     folder: Path
     metrics: dict[str, Any]
@@ -47,7 +47,7 @@ class Run:
     curves: Curves
     results: dict[str, Any]
     provenance: list[dict[str, Any]]
-    error: str  # the first line of what it failed with
+    error: str  # the first line of error.txt
 
     def __post_init__(self) -> None:
         self.epoch_length = steps_per_epoch(self.curves)
@@ -56,12 +56,12 @@ class Run:
         self.monitor = monitor if isinstance(monitor, str) else "val_loss"
 
     def points(self, tag: str) -> list[tuple[float, float]]:
-        """A curve against the epochs trained by then, or the steps."""
+        """A curve over the epochs, or the steps, trained by then."""
         return [((step + 1) / (self.epoch_length or 1), value) for step, value in self.curves.get(tag, [])]
 
     @property
     def best_epoch(self) -> float | None:
-        """Counted from 1, as epochs trained; `metrics.json` and names of checkpoints count from 0."""
+        """The number of epochs trained by then; `metrics.json` and checkpoint names count from 0."""
         epoch = self.metrics.get("best_epoch")
         return None if epoch is None or not math.isfinite(epoch) or self.unit == "step" else epoch + 1
 
@@ -79,10 +79,10 @@ def read_run(folder: Path) -> Run:
 
 
 def report_run(folder: Path) -> Path:
-    """Write `report.html`, and `curves.png` where there are curves, into the run's directory; the page's path.
+    """Write `report.html`, and `curves.png` if there are curves, into the run's directory; returns the page's path.
 
     Raises:
-        InputError: what the directory holds is not a run's.
+        InputError: a file in the directory is not one of a run.
     """
     run = read_run(folder)
     name = run.metrics.get("name") or run.config.get("name") or folder.resolve().parent.name
@@ -105,8 +105,8 @@ def _failure(run: Run) -> str:
     if run.metrics:
         return ""
     if run.error:
-        return f"The run failed: {run.error}. {ERROR} beside this page has the traceback."
-    return "The run has not finished: what follows is what it has recorded by now."
+        return f"The run failed: {run.error}. {ERROR} in the same folder has the traceback."
+    return "The run has not finished; this is what it has recorded so far."
 
 
 def _lead(run: Run) -> Iterator[str]:
@@ -125,10 +125,10 @@ def _tiles(run: Run) -> Iterator[Tile]:
         return
     weights = "best checkpoint" if metrics.get("best_checkpoint") else "last weights"
     for key, value in sorted(metrics["test"].items(), key=lambda item: not is_share(item[0])):
-        yield Tile(_said(key), score(key, value), f"of the {weights}")
+        yield Tile(_title_of(key), score(key, value), f"of the {weights}")
     if run.monitor not in metrics["test"]:
         note = f"after epoch {metrics['best_epoch'] + 1}" if metrics.get("best_epoch") is not None else "last epoch"
-        yield Tile(_said(run.monitor), score(run.monitor, metrics.get("best")), note)
+        yield Tile(_title_of(run.monitor), score(run.monitor, metrics.get("best")), note)
     if run.monitor != "train_loss" and "train_loss" in metrics["fit"]:
         yield Tile("training loss", score("train_loss", metrics["fit"]["train_loss"]), "last epoch")
     speeds = sorted(value for _, value in run.curves.get("speed/samples_per_s", []))
@@ -137,8 +137,8 @@ def _tiles(run: Run) -> Iterator[Tile]:
         yield Tile("time", duration(metrics["seconds"]), speed)
 
 
-def _said(key: str) -> str:
-    """`val_acc` in words."""
+def _title_of(key: str) -> str:
+    """`val_acc` as `validation accuracy`."""
     stage, _, name = key.partition("_")
     return f"{({**STAGES, 'test': 'test'}).get(stage, stage)} {NAMES.get(name, name)}".strip()
 
@@ -147,12 +147,12 @@ def _learning(run: Run) -> Section:
     section = Section("Did it learn, did it overfit?", [*_learned(run), *_overfitted(run)])
     if not run.curves:
         section.text.append(
-            "There are no curves, for the run kept neither event files nor a metrics.csv (logger=tensorboard or csv)."
+            "There are no curves: the run wrote neither event files nor a metrics.csv (logger=tensorboard or csv)."
         )
     stage_of = re.compile(r"(?:train|val)_(\w+)")
     for name in dict.fromkeys(found[1] for tag in run.curves if (found := stage_of.fullmatch(tag))):
         series = {word: run.points(f"{stage}_{name}") for stage, word in STAGES.items()}
-        if name == "loss" and len(series["training"]) < 3:  # the steps tell more than one or two epochs
+        if name == "loss" and len(series["training"]) < 3:  # single steps show more than one or two epochs
             series["training, single batches"] = run.points("train_loss_step")
         series = {word: points for word, points in series.items() if points}
         if not series or name == "loss_step":
@@ -186,12 +186,12 @@ def _overfitted(run: Run) -> Iterator[str]:
     if not run.curves:
         return
     if not val and not run.metrics:
-        yield "It has not recorded a validation, so no curve shows whether it overfits."
+        yield "No validation has been recorded yet, so no curve shows whether it overfits."
         return
     if not val:
         test, last = run.metrics.get("test", {}).get("test_loss"), run.metrics.get("fit", {}).get("train_loss")
-        told = f"; the test loss is {short(test)}, the training loss {short(last)}" if test and last else ""
-        yield f"Without a validation set no curve shows whether it overfits{told}."
+        losses = f"; the test loss is {short(test)}, the training loss {short(last)}" if test and last else ""
+        yield f"Without a validation set no curve shows whether it overfits{losses}."
         return
     at, lowest = min(val, key=lambda point: point[1])
     end, last = val[-1]
@@ -200,84 +200,84 @@ def _overfitted(run: Run) -> Iterator[str]:
         yield f"The validation loss was lowest at the end, {short(lowest)}: no overfitting, and more training may help."
     elif rise > OVERFIT * abs(lowest) and train and train[-1][1] > train[0][1]:
         yield (
-            f"It got worse rather than overfitted: the validation loss is {there}, and {short(last)} at the end, "
+            f"It got worse, but not by overfitting: the validation loss is {there}, and {short(last)} at the end, "
             "but the training loss rose as well."
         )
     elif rise > OVERFIT * abs(lowest):
         more = percent(rise / lowest) if lowest > 0 else short(rise)
         yield (
-            f"By its loss it overfits: the validation loss is {there}, and {more} higher at the end. "
-            "Early stopping, dropout, weight decay and more data are the means against it."
+            f"Judging by the loss, it overfits: the validation loss is {there}, and {more} higher at the end. "
+            "Early stopping, dropout, weight decay and more data help against it."
         )
     else:
         yield f"It hardly overfits: the validation loss is {there}, and {short(last)} at the end."
 
 
 def _rate(run: Run) -> Section:
-    section = Section("Was the learning rate right?", list(_judged(run)))
+    section = Section("Was the learning rate right?", list(_rate_verdict(run)))
     rates = {tag.removeprefix("lr/"): run.points(tag) for tag in run.curves if tag.startswith("lr/")}
-    if len({tuple(points) for points in rates.values()}) == 1:  # as it is unless groups have rates of their own
+    if len({tuple(points) for points in rates.values()}) == 1:  # the usual case: all parameter groups share one rate
         rates = {"all weights": next(iter(rates.values()))}
     norms = {tag.removeprefix("norm/"): run.points(tag) for tag in run.curves if tag.startswith("norm/")}
     norms = dict(sorted(norms.items(), key=lambda item: item[0] != "all")[:6])
     for title, series in (("learning rates", rates), ("weight norms", norms)):
         if series:
             ends = ", ".join(f"{key} from {short(p[0][1])} to {short(p[-1][1])}" for key, p in series.items())
-            said = f"Line chart of the {title} by {run.unit}: {ends}."
-            chart = lines(series, run.unit, title, said, zero=series is rates)
+            description = f"Line chart of the {title} by {run.unit}: {ends}."
+            chart = lines(series, run.unit, title, description, zero=series is rates)
             section.figures.append(Figure(title.replace(" ", "_"), title.capitalize(), chart))
         elif run.curves:
             section.text.append(f"No {title} were logged.")
     return section
 
 
-def _judged(run: Run) -> Iterator[str]:
+def _rate_verdict(run: Run) -> Iterator[str]:
     losses = [value for _, value in run.points("train_loss")]
     if not run.metrics and NOT_FINITE.search(run.error):
-        yield "It ended in numbers that are not finite, which a lower rate most often prevents."
+        yield "It ended in NaN or infinity, which a lower rate usually prevents."
         return
     if len(losses) < 4:
-        yield "It takes some epochs to tell; this run has recorded too few." if run.curves else "No curve tells."
+        yield "This run has recorded too few epochs to tell." if run.curves else "There are no curves to tell by."
         return
     rises = sum(later > earlier for earlier, later in pairwise(losses))
     fall = 1 - (losses[-1] / losses[-4]) ** (1 / 3) if 0 < losses[-1] < losses[-4] else 0.0
     first, last = short(losses[0]), short(losses[-1])
-    said = f"The training loss rose in {rises} of {len(losses) - 1} epochs"
+    rose = f"The training loss rose in {rises} of {len(losses) - 1} epochs"
     if rises > (len(losses) - 1) / 3:
-        yield f"{said}: a lower rate, or one that decays, would go down more steadily."
+        yield f"{rose}: with a lower rate, or one that decays, it would fall more steadily."
     elif fall > STALLED:
         yield (
-            f"{said}, so the rate is not too high. At the end it still fell by {percent(fall)} an epoch: a higher "
-            "rate, or a longer run, would bring the training loss, if no other, further down."
+            f"{rose}, so the rate is not too high. At the end it still fell by {percent(fall)} per epoch: a higher "
+            "rate or a longer run would lower the training loss further, though perhaps not the validation loss."
         )
     elif losses[0] - losses[-1] < LEARNED * abs(losses[0]):
         yield (
-            f"{said}, but from the first to the last it went from {first} to {last}: it hardly learned. A rate much "
-            "higher or much lower will tell whether that is to blame."
+            f"{rose}, but overall it only went from {first} to {last}: it hardly learned. Try a much higher or a much "
+            "lower rate to see whether the rate is the cause."
         )
     else:
-        yield f"{said}, and it hardly falls at the end: neither is the rate too high nor the training too short."
+        yield f"{rose}, and it hardly falls at the end: the rate is not too high, and the run is long enough."
 
 
 def _classes(run: Run) -> Section:
-    section = Section("What goes wrong, with which class?")
+    section = Section("Which classes are mistaken for which?")
     names, counts = run.results["class_names"], run.results["confusion"]
     total, right = sum(map(sum, counts)), sum(row[i] for i, row in enumerate(counts))
     cells = ((n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row))
     confused = sorted((cell for cell in cells if cell[0] and cell[1] != cell[2]), reverse=True)
-    section.text.append(f"Of {total:,} test samples {total - right:,} are taken for another class.")
+    section.text.append(f"{total - right:,} of {total:,} test samples are classified wrongly.")
     if confused:
-        often = [f"{names[i]} for {names[j]} ({n} of {sum(counts[i])})" for n, i, j in confused[:3]]
-        section.text.append(f"Most often {', '.join(often)}.")
+        often = [f"{names[i]} taken for {names[j]} ({n} of {sum(counts[i])})" for n, i, j in confused[:3]]
+        section.text.append(f"The most frequent mistakes: {', '.join(often)}.")
     if len(names) <= MOST_CLASSES:
-        said = f"Confusion matrix of {len(names)} classes: {right:,} of {total:,} on the diagonal."
-        chart = confusion(counts, names, said)
+        description = f"Confusion matrix of {len(names)} classes: {right:,} of {total:,} on the diagonal."
+        chart = confusion(counts, names, description)
         section.figures.append(Figure("confusion", "True and predicted class", chart, 60 + 26 * len(names)))
     rows = sorted(_scores(names, counts), key=lambda row: row[3])
     rest = f"; {MOST_CLASSES} of {len(rows)}" if len(rows) > MOST_CLASSES else ""
     shown = [[name, *map(percent, shares), f"{n:,}"] for name, *shares, n in rows[:MOST_CLASSES]]
     section.tables.append(
-        Table(f"The classes, the worst F1 first{rest}", ["class", "precision", "recall", "F1", "samples"], shown)
+        Table(f"The classes, worst F1 first{rest}", ["class", "precision", "recall", "F1", "samples"], shown)
     )
     return section
 
@@ -291,23 +291,23 @@ def _scores(names: list[str], counts: list[list[int]]) -> Iterator[tuple[str, fl
 def _mistakes(run: Run) -> Section:
     section, rows = Section("What is it most wrong about?"), []
     names, mistakes = run.results["class_names"], run.results["mistakes"]
-    section.text.append(f"The {len(mistakes)} mistakes of which it is most certain, the most certain first.")
+    section.text.append(f"The {len(mistakes)} most confident mistakes, most confident first.")
     for each in mistakes:
-        true, predicted, certain = names[each["target"]], names[each["predicted"]], percent(each["probability"])
+        true, predicted, probability = names[each["target"]], names[each["predicted"]], percent(each["probability"])
         source = _as_png(each["sample_shape"], each["sample"])
         if source:
             alt = f"Test sample {each.get('index')}: {true}, taken for {predicted}"
-            section.images.append(Image(source, alt, f"{true}, taken for {predicted}, {certain}"))
+            section.images.append(Image(source, alt, f"{true}, taken for {predicted}, {probability}"))
         else:
             values = ", ".join(map(short, each["sample"][:8])) + (", ..." if len(each["sample"]) > 8 else "")
-            rows.append([true, predicted, certain, values])
+            rows.append([true, predicted, probability, values])
     if rows:
-        section.tables.append(Table("", ["true", "predicted", "certain", "sample, as the model got it"], rows))
+        section.tables.append(Table("", ["true", "predicted", "probability", "sample, as the model got it"], rows))
     return section
 
 
 def _as_png(shape: list[int], sample: list[float]) -> str:
-    """A data URI of what has the shape of an image; else nothing."""
+    """A data URI of the sample as an image; empty if it has not the shape of one."""
     image = as_image(sample, shape) if max(shape, default=0) <= LARGEST_IMAGE else None
     if image is None:
         return ""
@@ -321,14 +321,14 @@ def _settings(run: Run) -> Section:
     if isinstance(differences, dict):
         rows = [(key, *map(str, pair)) for key, pair in differences.items() if isinstance(pair, list)]
         heads = ["key", "default", "here"]
-    else:  # of a run that has not finished, what was typed
+    else:  # a run that has not finished has only its overrides
         rows, heads = [each.partition("=")[::2] for each in read_overrides(run.folder)], ["key", "here"]
     if rows:
         section.tables.append(Table("", heads, rows))
     elif isinstance(differences, dict):
-        section.text.append("Nothing does.")
+        section.text.append("Nothing.")
     else:
-        section.text.append("Nothing was typed for this run.")
+        section.text.append("This run has no overrides.")
     if run.config:
         section.more = ("All values", yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))
     return section
@@ -336,19 +336,19 @@ def _settings(run: Run) -> Section:
 
 def _again(run: Run) -> Section:
     section, metrics = Section("How to run it again"), run.metrics
-    made, where = (run.provenance or [{}])[-1], shlex.quote(str(run.folder))
-    git, versions = made.get("git") or {}, made.get("versions", {})
+    origin, where = (run.provenance or [{}])[-1], shlex.quote(str(run.folder))
+    git, versions = origin.get("git") or {}, origin.get("versions", {})
     commands = [f"git checkout {shlex.quote(str(git['commit']))}"] if git.get("commit") else []
     verb = "from" if metrics else "resume"
     section.code = "\n".join([*commands, f"python scripts/train.py {verb}={where}"])
     if git.get("dirty"):
-        section.text.append("Files that git tracks had been changed since that commit; it does not tell how.")
+        section.text.append("Tracked files had changes that were not committed; they are not recorded.")
     if not metrics:
-        section.text.append("This goes on with the run, from where it was.")
+        section.text.append("This resumes the run where it stopped.")
         if run.error:
             section.text.append(
-                "It fails in the same way again unless what it failed of has been mended; "
-                "with from= in place of resume=, and other values, it is another run."
+                "It fails in the same way again unless the cause has been fixed. "
+                "To start a new run with other values, use from= instead of resume=."
             )
     facts = {"versions": ", ".join(f"{name} {number}" for name, number in versions.items()) or "unknown"}
     if metrics:

@@ -1,4 +1,4 @@
-"""The report of a sweep: which setting, by how much, and is it luck?"""
+"""The report of a sweep: which setting is best, by how much, and is it luck?"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +18,15 @@ from runwright.rundir.read import read_metrics
 from runwright.sweeps.leaderboard import Row, natural
 from runwright.sweeps.table import as_columns
 
-MOST_ROWS, MOST_CURVES, MOST_KEYS, MOST_CELLS = 100, 100, 8, 20  # that a table, a chart or a page has room for
+MOST_ROWS, MOST_CURVES, MOST_KEYS, MOST_CELLS = 100, 100, 8, 20  # in a table, a chart, a page, a heat map's side
 
 
 def report_sweep(folder: Path, rows: Sequence[Row]) -> Path:
-    """Write `report.html`, and `sweep.png` where anything has finished, into the folder; the page's path.
+    """Write `report.html`, and `sweep.png` if any run has finished, into the folder; returns the page's path.
 
     Args:
-        folder: the runs are named relative to it.
-        rows: at least one, as `compare` gives them.
+        folder: where to write; runs are named relative to it.
+        rows: at least one, as returned by `compare`.
     """
     first = rows[0]
     ranked = [row for row in rows if (row.name, row.monitor) == (first.name, first.monitor) and _is_scored(row)]
@@ -38,10 +38,12 @@ def report_sweep(folder: Path, rows: Sequence[Row]) -> Path:
     cut_short = sum(note.startswith("pruned") for row in rows for note in row.notes.values())
     finished = sum(row.n for row in rows) - cut_short
     settings = f"{len(rows)} setting{'' if len(rows) == 1 else 's'}"
-    pruned = f", {cut_short} cut short by the search" if cut_short else ""
+    pruned = f", {cut_short} pruned by the search" if cut_short else ""
     lead = [f"{settings}, {_runs(num_runs)}, {finished} of them finished{pruned}."]
     if len(ranked) < len([row for row in rows if row.n]):
-        lead.append(f"Charts are of the settings named {first.name} with a finite {first.monitor}; the table has all.")
+        lead.append(
+            f"The charts show the settings named {first.name} with a finite {first.monitor}; the table shows all."
+        )
     page = Page(f"Sweep {folder.resolve().name}", lead, list(_tiles(ranked, keys)), sections, SWEEP_PICTURE)
     pictured = [
         figure for figure in [*curves.figures, *together.figures, *effects.figures] if figure.name != "parallel"
@@ -66,23 +68,23 @@ def _varied(rows: Sequence[Row]) -> list[str]:
 
 
 def _setting(row: Row, keys: Sequence[str]) -> str:
-    return ", ".join(f"{_short_key(key, keys)}={_said(row.settings[key])}" for key in keys) or "all runs"
+    return ", ".join(f"{_short_key(key, keys)}={_as_text(row.settings[key])}" for key in keys) or "all runs"
 
 
 def _short_key(key: str, keys: Sequence[str]) -> str:
-    """The shortest end of a dotted key that no other has."""
+    """The shortest end of a dotted key that no other key shares."""
     parts, others = key.split("."), [other for other in keys if other != key]
     ends = (".".join(parts[i:]) for i in reversed(range(len(parts))))
     return next((end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)), key)
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     number = _value(value)
     return f"{number:.4g}" if isinstance(number, float) else as_typed(number)
 
 
 def _value(value: Any) -> Any:
-    """What was typed, as a number where it is one, and finite: a chart has no place for others, and JSON no word."""
+    """A setting as a number if it is a finite one; charts and JSON cannot hold others, so these stay text."""
     if isinstance(value, bool) or value is None:
         return value
     for kind in (int, float):
@@ -117,7 +119,7 @@ def _winner(rows: Sequence[Row]) -> Section:
 
 
 def _only(row: Row) -> Iterator[str]:
-    yield f"All runs have one setting: its {row.monitor} is {score(row.monitor, _mean(row))}."
+    yield f"All runs have the same setting: its {row.monitor} is {score(row.monitor, _mean(row))}."
     if row.n > 1:
         scores = sorted(_scores(row).values()) or [_mean(row)]
         low, high = (score(row.monitor, each) for each in (scores[0], scores[-1]))
@@ -133,21 +135,21 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
     ours, theirs = _scores(best), _scores(second)
     if min(len(ours), len(theirs)) < 2:
         yield (
-            "With one run of a setting it cannot be told whether that is luck: repeat them, say with 'seed=range(3)'."
+            "But one run per setting cannot show whether that is luck: repeat them, for example with 'seed=range(3)'."
         )
     else:
         margin, how = _margin(ours, theirs, best.over)
         difference = abs(_mean(best) - _mean(second))
         digits = max(0, 1 - floor(log10(margin))) if margin > 0 else 4
-        said = f"The difference is {difference:.{digits}f} ± {margin:.{digits}f} (95 % confidence, {how})"
+        stated = f"The difference is {difference:.{digits}f} ± {margin:.{digits}f} (95 % confidence, {how})"
         if difference > margin:
-            yield f"{said}: more than the {best.over or 'runs'} differ by chance."
+            yield f"{stated}: more than the {best.over or 'runs'} differ by chance."
         else:
-            yield f"{said}: that may well be luck."
+            yield f"{stated}: that may well be luck."
         if "folds" in best.over:
-            yield "Folds share most of their training samples, so that the true uncertainty is somewhat larger."
+            yield "Folds share most of their training samples, so the true uncertainty is somewhat larger."
         if len(rows) > 3:
-            yield f"It is the best of {len(rows)}, which flatters it: a new run would likely score a little worse."
+            yield f"It was selected as the best of {len(rows)}, so a new run would likely score a little worse."
     repeated = [row.std[row.monitor] for row in rows if row.n > 1]
     if len(rows) > 2 and repeated:
         apart = stdev(map(_mean, rows))
@@ -158,8 +160,8 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _margin(ours: Mapping[Any, float], theirs: Mapping[Any, float], over: str) -> tuple[float, str]:
-    """What the difference of two means is uncertain by, and what that is taken over: pairs, where there are some."""
-    from scipy.special import stdtrit  # here, for most reports do without it
+    """Half the 95 % confidence interval of the difference of two means, and its basis: pairs if possible."""
+    from scipy.special import stdtrit  # imported here, because most reports do not need it
 
     if set(ours) == set(theirs):
         error = stdev(theirs[key] - ours[key] for key in ours) / sqrt(len(ours))
@@ -172,7 +174,7 @@ def _margin(ours: Mapping[Any, float], theirs: Mapping[Any, float], over: str) -
 
 
 def _scores(row: Row) -> dict[tuple[Any, ...], float]:
-    """The best of the monitored metric, by seed and fold."""
+    """The best value of the monitored metric, by seed and fold."""
     scores = {}
     for run in row.runs:
         metrics = read_metrics(Path(run))
@@ -185,11 +187,11 @@ def _scores(row: Row) -> dict[tuple[Any, ...], float]:
 def _effects(rows: Sequence[Row], keys: Sequence[str]) -> Section:
     section = Section("What does each setting do?")
     if not keys:
-        section.text.append("Nothing but the seed or the fold was varied.")
+        section.text.append("Only the seed or the fold was varied.")
         return section
     repeated = any(row.n > 1 for row in rows)
-    bars = f"with the standard deviation over {rows[0].over or 'runs'}" if repeated else "of one run each"
-    section.text.append(f"A point is the mean of a setting, {bars}.")
+    bars = f", with the standard deviation over {rows[0].over or 'runs'}" if repeated else ", of one run each"
+    section.text.append(f"Each point is the mean of a setting{bars}.")
     if len(keys) > MOST_KEYS:
         section.text.append(f"These are the first {MOST_KEYS} of {len(keys)} keys that differ.")
     metric, has_means = rows[0].monitor, False
@@ -207,15 +209,15 @@ def _effects(rows: Sequence[Row], keys: Sequence[str]) -> Section:
             for row, value in zip(rows, values, strict=True)
         ]
         means = _means(zip(values, map(_mean, rows), strict=True))
-        told = ", ".join(f"{_said(value)}: {short(mean)}" for value, mean in list(means.items())[:MOST_TICKS])
-        is_drawn = len(keys) > 1 and len(means) == len(rows)  # by a search: no value comes twice
-        if is_drawn or len(means) > MOST_TICKS:
+        listed = ", ".join(f"{_as_text(value)}: {short(mean)}" for value, mean in list(means.items())[:MOST_TICKS])
+        is_random = len(keys) > 1 and len(means) == len(rows)  # a search: no value occurs twice
+        if is_random or len(means) > MOST_TICKS:
             means = {}
         has_means = has_means or bool(means)
-        chart = effect(key, sorted(points, key=_order), metric, f"Mean {metric} by {key}: {told}.", means)
+        chart = effect(key, sorted(points, key=_order), metric, f"Mean {metric} by {key}: {listed}.", means)
         section.figures.append(Figure(f"effect_{i}", f"{metric} by {key}", chart))
     if has_means:
-        section.text.append("Orange is the mean of all settings that have the value.")
+        section.text.append("Orange is the mean of all settings with that value.")
     return section
 
 
@@ -230,7 +232,7 @@ def _order(point: Mapping[str, Any]) -> tuple[int, Any]:
 
 
 def _means(pairs: Any) -> dict[Any, float]:
-    """Mean of the second for each of the first."""
+    """The mean of the second elements for each first element."""
     groups: dict[Any, list[float]] = {}
     for value, number in pairs:
         groups.setdefault(value, []).append(number)
@@ -244,31 +246,31 @@ def _together(rows: Sequence[Row], keys: Sequence[str]) -> Section:
         return section
     metric = rows[0].monitor
 
-    def reach(key: str) -> float:
+    def effect_size(key: str) -> float:
         means = _means((_value(row.settings[key]), _mean(row)) for row in rows).values()
         return max(means) - min(means)
 
-    gridded = [key for key in keys if 1 < len({_said(row.settings[key]) for row in rows}) <= MOST_CELLS]
-    strongest = sorted(gridded, key=reach, reverse=True)[:2]
+    gridded = [key for key in keys if 1 < len({_as_text(row.settings[key]) for row in rows}) <= MOST_CELLS]
+    strongest = sorted(gridded, key=effect_size, reverse=True)[:2]
     pair = [key for key in keys if key in strongest]
     found = _means((tuple(_value(row.settings[key]) for key in pair), _mean(row)) for row in rows)
     shape = [len({at[i] for at in found}) for i in range(len(pair))]
     if len(pair) == 2 and 2 * len(found) > shape[0] * shape[1]:
         x, y = pair
         ordered = sorted(found.items(), key=lambda item: [_order({"value": value}) for value in item[0]])
-        grid = [{"x": _said(at[0]), "y": _said(at[1]), "mean": mean} for at, mean in ordered]
-        others = "" if len(keys) == 2 else ", the two that matter most, each the mean over the others"
+        grid = [{"x": _as_text(at[0]), "y": _as_text(at[1]), "mean": mean} for at, mean in ordered]
+        others = "" if len(keys) == 2 else ", the two with the largest effect, averaged over the others"
         chart = heat_map((x, y), grid, metric, f"Heat map of {metric} by {x} and {y}.")
         section.text.append(f"The heat map shows {metric} by {x} and {y}{others}.")
         section.figures.append(Figure("heat_map", f"{metric} by {x} and {y}", chart))
     else:
-        section.text.append("The values do not form a grid of which a heat map could be drawn.")
+        section.text.append("The values do not form a grid for a heat map.")
     shown, axes = rows[:MOST_ROWS], keys[:MOST_KEYS]
     columns = {key: [_value(row.settings[key]) for row in shown] for key in axes}
-    said = f"Parallel coordinates of {len(shown)} settings over {', '.join(axes)} and {metric}."
-    chart = parallel(columns, [_mean(row) for row in shown], metric, said)
+    description = f"Parallel coordinates of {len(shown)} settings over {', '.join(axes)} and {metric}."
+    chart = parallel(columns, [_mean(row) for row in shown], metric, description)
     rest = f", the best {len(shown)} of {len(rows)}" if len(rows) > len(shown) else ""
-    section.text.append(f"Each line of the parallel coordinates is a setting{rest}; the best is the thick one.")
+    section.text.append(f"Each line of the parallel coordinates is a setting{rest}; the best is the thick line.")
     section.figures.append(Figure("parallel", "Parallel coordinates", chart, height=320, is_wide=True))
     return section
 
@@ -285,7 +287,7 @@ def _curves(folder: Path, rows: Sequence[Row], keys: Sequence[str]) -> Section:
             line = [((step + 1) / (length or 1), value) for step, value in points]
             series.append((os.path.relpath(run, folder), _setting(row, keys), line))
     if not series:
-        section.text.append("No run has kept a curve of the monitored metric.")
+        section.text.append("No run has a curve of the monitored metric.")
         return section
     metric = rows[0].monitor
     if len(runs) > MOST_CURVES:
@@ -297,11 +299,11 @@ def _curves(folder: Path, rows: Sequence[Row], keys: Sequence[str]) -> Section:
 
 def _table(rows: Sequence[Row]) -> Section:
     columns = as_columns(rows[:MOST_ROWS])
-    section = Section("All settings, the best first")
+    section = Section("All settings, best first")
     if len(rows) > MOST_ROWS:
-        section.text.append(f"The first {MOST_ROWS} of {len(rows)}; summary.csv has all.")
+        section.text.append(f"The first {MOST_ROWS} of {len(rows)}; summary.csv has all of them.")
     notes = ["mean (standard deviation)"] if any(row.n > 1 for row in rows) else []
-    notes += ["epochs counted from 0, as in checkpoints' names"] if "best epoch" in columns else []
+    notes += ["epochs are counted from 0, as in checkpoint names"] if "best epoch" in columns else []
     caption = "; ".join(notes).capitalize()
     section.tables.append(Table(caption, list(columns), list(zip(*columns.values(), strict=True))))
     return section
@@ -311,7 +313,7 @@ def _failed(folder: Path, rows: Sequence[Row]) -> Section:
     section = Section("What failed?")
     failed = [item for row in rows for item in row.notes.items() if not item[1].startswith("pruned")]
     if not failed:
-        section.text.append("Nothing did.")
+        section.text.append("Nothing.")
         return section
     shown = [[os.path.relpath(run, folder), note] for run, note in failed[:MOST_ROWS]]
     section.tables.append(Table(f"{_runs(len(failed))}; error.txt of each has the traceback", ["run", "why"], shown))

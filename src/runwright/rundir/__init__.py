@@ -1,1 +1,1 @@
-"""The files of a run directory: names, writers, readers, trust. Imports no torch; uses config."""
+"""The files of a run directory: names, writers, readers, safety checks. Imports no torch; uses config."""

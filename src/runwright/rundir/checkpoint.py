@@ -1,4 +1,4 @@
-"""Checkpoint files: found in a run directory, sealed with a checksum, read without unpickling objects."""
+"""Checkpoint files: finding them in a run directory, adding a checksum, reading them without unpickling objects."""
 
 import os
 import zipfile
@@ -12,17 +12,17 @@ from runwright.rundir.files import BEST, CHECKPOINTS, LAST
 from runwright.rundir.read import open_inside, read_inside, read_metrics
 
 SUFFIX = ".ckpt"
-END_OF_ZIP = 22  # bytes of the record that ends an archive without comment; the last two are the comment's length
-DIGEST = 64  # characters
-SHARE = 3  # of this machine's memory one part in so many is as much as a checkpoint may take: it is held twice
+END_OF_ZIP = 22  # bytes of a zip archive's last record if it has no comment; the last two are the comment's length
+DIGEST = 64  # characters of a SHA-256
+SHARE = 3  # a checkpoint may take at most 1/SHARE of this machine's memory, because it is in memory twice
 
 
 class DamagedCheckpointError(ValueError):
-    """A file that is no checkpoint, or no longer the one that was written."""
+    """The file is not a checkpoint, or has changed since it was written."""
 
 
 def seal(archive: bytes) -> bytes:
-    """The zip archive that `torch.save` writes, with its SHA-256 as the archive's comment, where readers ignore it."""
+    """Add to the zip archive from `torch.save` its SHA-256, as the archive's comment, which readers ignore."""
     assert archive[-END_OF_ZIP:].startswith(b"PK\5\6")
     assert archive.endswith(b"\0\0")
     return archive[:-2] + _comment(sha256(archive).hexdigest())
@@ -32,40 +32,42 @@ def _comment(digest: str) -> bytes:
     return DIGEST.to_bytes(2, "little") + digest.encode()
 
 
-def _most() -> int:
-    """Bytes that a checkpoint may have here."""
+def _largest() -> int:
+    """Largest size in bytes of a checkpoint on this machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint, if its checksum holds: tensors, on the CPU, and plain values, never a pickled object.
+    """Load a checkpoint if its checksum is right: tensors (on the CPU) and plain values, never a pickled object.
 
     Raises:
         DamagedCheckpointError: with the reason.
-        InputError: it is not to be read (`open_inside`).
+        InputError: `open_inside` refuses the file.
         OSError: it cannot be read.
     """
-    import torch  # here, for this room is imported by what answers before torch is
+    import torch  # not at the top: commands that need no torch import this module
 
-    content = read_inside(path, path.parent, most := _most())
+    content = read_inside(path, path.parent, largest := _largest())
     digest = sha256(memoryview(content)[: -DIGEST - 2])
     digest.update(b"\0\0")
     if content[-DIGEST - 2 :] != _comment(digest.hexdigest()):
         raise DamagedCheckpointError(f"{path}: not the file that was written; it is truncated or altered")
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            size = sum(part.file_size for part in archive.infolist())  # torch.save compresses nothing, others may
-        if size <= most:
+            size = sum(part.file_size for part in archive.infolist())  # torch.save does not compress, but others may
+        if size <= largest:
             checkpoint = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever an archive that was made up makes its parsers raise
-        raise DamagedCheckpointError(f"{path}: holds other things than tensors and plain values") from error
-    if size > most or not isinstance(checkpoint, dict):
-        raise DamagedCheckpointError(f"{path}: {f'takes more than {most:,} bytes' if size > most else 'no checkpoint'}")
+    except Exception as error:  # a forged archive can make its parsers raise anything
+        raise DamagedCheckpointError(f"{path}: holds something other than tensors and plain values") from error
+    if size > largest:
+        raise DamagedCheckpointError(f"{path}: takes more than {largest:,} bytes")
+    if not isinstance(checkpoint, dict):
+        raise DamagedCheckpointError(f"{path}: not a checkpoint")
     return checkpoint
 
 
 def find_checkpoint(run_dir: Path, which: str) -> Path:
-    """The run's best checkpoint, or its last, which is also the best where none was chosen.
+    """The run's best checkpoint (`which="best"`) or its last one, which is also used if no best one was saved.
 
     Raises:
         InputError: there is none.
@@ -76,27 +78,27 @@ def find_checkpoint(run_dir: Path, which: str) -> Path:
         best += [recorded] if recorded.is_file() else []
     path = best[-1] if best and which == "best" else folder / LAST
     try:
-        open_inside(path, run_dir, _most()).close()
+        open_inside(path, run_dir, _largest()).close()
     except FileNotFoundError:
-        said = f"{path}: there is no such checkpoint" if folder.is_dir() else f"{run_dir}: no checkpoints"
-        raise InputError(said) from None
+        message = f"{path}: there is no such checkpoint" if folder.is_dir() else f"{run_dir}: no checkpoints"
+        raise InputError(message) from None
     return path
 
 
 def named_in(folder: Path, recorded: object) -> Path | None:
-    """The checkpoint of a recorded path's name in this folder; None of what is no such name.
+    """The path in this folder of a checkpoint recorded in a file; None if it is not the name of a checkpoint.
 
-    Of a path that is read in a file nothing but the name counts: the run may have been moved, or be a stranger's.
+    Only the name of the recorded path is used: the run may have been moved, or be someone else's.
     """
     name = PurePath(recorded).name if isinstance(recorded, str) else ""
     return folder / name if name.endswith(SUFFIX) and name.isprintable() else None
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """A checkpoint whose `state_dict` holds tensors.
+    """Load a checkpoint and check that its `state_dict` holds only tensors.
 
     Raises:
-        InputError: it is damaged, or something else.
+        InputError: it is damaged, or not a run's checkpoint.
     """
     from torch import Tensor
 
@@ -106,6 +108,6 @@ def read_weights(path: Path) -> dict[str, Any]:
             return checkpoint
     except DamagedCheckpointError as error:
         raise InputError(str(error)) from error
-    except (ValueError, LookupError, EOFError, TypeError, AttributeError, MemoryError):  # made to look like one
+    except (ValueError, LookupError, EOFError, TypeError, AttributeError, MemoryError):  # forged
         pass
     raise InputError(f"{path}: not a run's checkpoint")

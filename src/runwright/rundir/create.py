@@ -1,4 +1,4 @@
-"""Directories for runs and sweeps: what others made there is neither removed nor replaced."""
+"""Directories for runs and sweeps. Files that were there before are neither removed nor replaced."""
 
 import os
 from collections.abc import Iterable
@@ -22,54 +22,54 @@ from runwright.rundir.files import (
     TABLE,
 )
 
-# What a run or a sweep would replace; a train.log is added to, and an error.txt is an earlier attempt's.
+# Files that a run or a sweep would replace. A train.log is appended to, and an error.txt is from an earlier attempt.
 OF_A_RUN = (CHECKPOINTS, METRICS, PROVENANCE, RESULTS, TABLE, REPORT, CURVES_PICTURE)
 OF_A_SWEEP = (SUMMARY, SUMMARY_TABLE, REPORT, SWEEP_PICTURE, STUDY)
 
 
 class Created:
-    """Makes a directory, and can take it back as long as nothing was done in it.
+    """Creates a directory, and can remove it again while it is still empty.
 
     Args:
-        path: of the directory; it may be there already.
+        path: the directory; it may exist already.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._made = [each for each in (self.path, *self.path.parents) if not each.exists()]  # the innermost first
+        self._made = [each for each in (self.path, *self.path.parents) if not each.exists()]  # innermost first
         self.path.mkdir(parents=True, exist_ok=True)
         self._found = {each.name for each in self.path.iterdir()}
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove these files, unless they were there before, then each directory that was made here, if it is empty."""
+        """Remove these files unless they were there before, then the directories created here that are empty."""
         for name in set(names) - self._found:
             (self.path / name).unlink(missing_ok=True)
-        with suppress(OSError):  # of the first that is not empty
+        with suppress(OSError):  # raised by the first that is not empty
             for folder in self._made:
                 folder.rmdir()
 
 
 def check_free(directory: Path, key: str) -> None:
-    """A run, or with `key="hydra.sweep.dir"` a sweep, may begin in this directory, which need not be there.
+    """Check that a run, or with `key="hydra.sweep.dir"` a sweep, can start in this directory, which need not exist.
 
     Raises:
-        OccupiedError: it holds a run or a sweep, or a file of a name that this one would replace.
+        OccupiedError: it holds a run or a sweep, or a file that the new one would replace.
     """
     is_sweep, where = key == "hydra.sweep.dir", f"{key}={directory}"
     for name, what in ((CONFIG, "run"), (SWEEP, "sweep")):
         if os.path.lexists(directory / name):
-            goes_on = f", or resume={directory}" if (what == "sweep") == is_sweep else ""
-            raise OccupiedError(f"{where}: holds a {what} already; choose another directory{goes_on}")
+            hint = f", or resume={directory}" if (what == "sweep") == is_sweep else ""
+            raise OccupiedError(f"{where}: holds a {what} already; choose another directory{hint}")
     for name in OF_A_SWEEP if is_sweep else OF_A_RUN:
         if os.path.lexists(directory / name):
             raise OccupiedError(f"{where}: holds {name}, which this would replace; choose another directory")
 
 
 def claim_of(directory: Path) -> tuple[int, int] | None:
-    """Tells one start of a run in this directory from the next: each writes a `config.yaml` of its own."""
+    """Identify the start of a run that owns this directory, by its new `config.yaml`; None if there is none."""
     try:
         status = os.stat(directory / CONFIG)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a run logged while it trained: from its event files or, where it has none, its metrics.csv."""
+"""The training curves of a run, from its event files or, if there are none, its metrics.csv."""
 
 import csv
 import logging
@@ -10,18 +10,18 @@ from runwright.config.errors import InputError, printable
 from runwright.rundir.files import EVENTS, TABLE
 from runwright.rundir.read import open_inside
 
-LARGEST_EVENTS, LARGEST_TABLE = 1_000_000_000, 100_000_000  # bytes of a file
+LARGEST_EVENTS, LARGEST_TABLE = 1_000_000_000, 100_000_000  # bytes per file
 MOST_STEPS = 10**12
-LARGEST = 1e38  # float32's, of which tensors are; more is left out, as what is not finite is
+LARGEST = 1e38  # about float32's maximum; larger values are skipped, like non-finite ones
 
-Curves = dict[str, list[tuple[int, float]]]  # tag -> (optimizer steps before it, value) of what was finite, by step
+Curves = dict[str, list[tuple[int, float]]]  # tag -> (optimizer steps before it, finite value), by step
 
 
 def read_curves(run_dir: Path) -> Curves:
-    """Empty where the run kept no curves. What a resumed run logged twice is there once.
+    """Read the curves of a run; empty if it has none. Steps that a resumed run logged twice appear once.
 
     Raises:
-        InputError: a file holds something else.
+        InputError: a file is not what it should be.
     """
     table = run_dir / TABLE
     has_events = any(run_dir.glob(EVENTS))
@@ -37,7 +37,7 @@ def read_curves(run_dir: Path) -> Curves:
 
 
 def steps_per_epoch(curves: Curves) -> float | None:
-    """Of the first epoch, which is whole unless it is the only one; None where nothing tells."""
+    """Steps in the first epoch, which is complete unless it is the only one; None if the curves do not show it."""
     epochs = dict(curves.get("epoch", []))
     ends = [(step, epochs[step]) for step, _ in curves.get("train_loss", []) if step in epochs]
     return (ends[0][0] + 1) / (ends[0][1] + 1) if ends and ends[0][1] >= 0 else None
@@ -49,13 +49,13 @@ def _events(run_dir: Path) -> dict[str, dict[int, float]]:
     )
 
     for path in run_dir.iterdir():
-        if "tfevents" in path.name:  # what TensorBoard takes for one
+        if "tfevents" in path.name:  # as TensorBoard recognises them
             open_inside(path, run_dir, LARGEST_EVENTS).close()
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every file
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it logs a line for every file
     none = dict.fromkeys(("images", "audio", "histograms", "compressedHistograms", "tensors"), 1)
     try:
         events: Any = EventAccumulator(str(run_dir), size_guidance={**none, "scalars": 0}).Reload()
-    except Exception as error:  # whatever a damaged file makes its parsers raise
+    except Exception as error:  # a damaged file can make its parsers raise anything
         raise InputError(f"{run_dir}: its event files cannot be read: {error}") from error
     return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 

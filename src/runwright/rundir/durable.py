@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Atomic writing: a file is complete or absent, whatever happens while it is written."""
 
 import os
 from contextlib import suppress
@@ -6,17 +6,17 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes, previous: Path | None = None, exclusive: bool = False) -> None:
-    """Write or replace a file: on the disk before this returns, and as it was before where this fails.
+    """Write or replace a file. It is on disk when this returns, and unchanged if this fails.
 
-    The file that was there is kept as `previous`, if that is given. `exclusive` fails where there is one: of several
-    processes that try at once, one succeeds.
+    If `previous` is given, the old file is kept under that name. With `exclusive`, it is an error if the file exists:
+    if several processes try at once, one succeeds.
 
     Raises:
         OSError: with the file's name.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial" if exclusive else f"{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)  # of a process that was killed, or a stranger's link to somewhere else
+        partial.unlink(missing_ok=True)  # left by a killed process, or someone else's link to another place
         with partial.open("xb") as file:
             file.write(content)
             file.flush()
@@ -34,6 +34,6 @@ def write(path: Path, content: bytes, previous: Path | None = None, exclusive: b
         finally:
             os.close(folder)
     except OSError as error:
-        with suppress(OSError):  # of a directory that has vanished, or may not be written: what is said next
+        with suppress(OSError):  # the directory is gone or read-only: raised below
             partial.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error

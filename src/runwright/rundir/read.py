@@ -1,4 +1,4 @@
-"""Readers of the files in a run directory, whoever made it: each checks that a file is what its name says."""
+"""Readers of the files in a run directory, which may come from someone else: each checks the file's content."""
 
 import errno
 import json
@@ -13,51 +13,50 @@ import yaml
 from runwright.config.errors import InputError, all_printable, printable
 from runwright.rundir.files import CONFIG, ERROR, METRICS, OVERRIDES, PROVENANCE, RESULTS
 
-REOPENED_PARTS = ("data", "model", "task")  # all that is built of a run that is only reopened
-LARGEST_YAML, DEEPEST = 1_000_000, 50  # bytes, and levels of nesting
+REOPENED_PARTS = ("data", "model", "task")  # the only parts that are built when a run is reopened
+LARGEST_YAML, DEEPEST = 1_000_000, 50  # bytes; levels of nesting
 LARGEST_JSON = 100_000_000  # bytes: test_results.json holds samples
-LONGEST_ERROR = 1000  # bytes of what a run failed with
+LONGEST_ERROR = 1000  # bytes of the error of a failed run
 
 
 def open_inside(path: Path, folder: Path, most: int) -> BinaryIO:
-    """Open a file of a directory that may be a stranger's.
+    """Open a file in a directory that may come from someone else.
 
     Raises:
         FileNotFoundError: there is none.
-        InputError: it is a link that leads out of the folder, a pipe or another thing than a file, or larger than
-            `most` bytes.
+        InputError: it is a link out of the folder, not a plain file (a pipe, say), or larger than `most` bytes.
     """
     try:
         place = path.resolve()
         if not place.is_relative_to(folder.resolve()):
-            raise InputError(f"{path}: a link that leads out of {folder}; put there what it leads to")
-        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # else a pipe would have to be written to first
+            raise InputError(f"{path}: a link that leads out of {folder}; replace it with the file itself")
+        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # else opening a pipe waits for a writer
     except NotADirectoryError as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
-    except RuntimeError as error:  # pathlib's, of links in a circle
-        raise InputError(f"{path}: a link that leads to itself") from error
+    except RuntimeError as error:  # from pathlib, for a cycle of links
+        raise InputError(f"{path}: a link to itself") from error
     status = os.fstat(descriptor)
     is_file = stat.S_ISREG(status.st_mode)
     if not is_file or status.st_size > most:
         os.close(descriptor)
         raise InputError(
-            f"{path}: {f'larger than {most:,} bytes' if is_file else 'not a plain file'}; no such file of a run is"
+            f"{path}: {f'larger than {most:,} bytes' if is_file else 'not a plain file'}, unlike every file of a run"
         )
     return os.fdopen(descriptor, "rb")
 
 
 def read_inside(path: Path, folder: Path, most: int) -> bytes:
-    """What a file holds that `open_inside` opens."""
+    """The content of a file, opened with `open_inside`."""
     with open_inside(path, folder, most) as file:
         return file.read(most)
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain values from a small YAML file of a run's or a sweep's directory.
+    """Read plain values from a small YAML file in the directory of a run or a sweep.
 
     Raises:
         FileNotFoundError: there is none.
-        InputError: it holds something else, or is not to be read (`open_inside`).
+        InputError: it holds something else, or `open_inside` refuses it.
     """
     content = read_inside(path, path.parent, LARGEST_YAML)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -66,31 +65,31 @@ def read_yaml(path: Path) -> Any:
         text = content.decode("utf-8")
         for event in yaml.parse(text, Loader=loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            # A few lines of references could grow to gigabytes; a tag could make what is neither list nor mapping.
+            # A few lines of aliases could expand to gigabytes; a tag could create any kind of object.
             if depth > DEEPEST or isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
-                raise InputError(f"{path}: holds references, tags or deep nesting, as no recorded run does")
+                raise InputError(f"{path}: holds aliases, tags or deep nesting, which no recorded run has")
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not a configuration: {' '.join(str(error).split())[:200]}") from error
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file of a run's directory holds, its strings printable.
+    """Read a JSON file in a run directory, with its strings made printable.
 
     Raises:
         FileNotFoundError: there is none.
-        InputError: it is not to be read (`open_inside`).
-        ValueError: it holds something else.
-        RecursionError: it does so deeply.
+        InputError: `open_inside` refuses it.
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
     """
     return all_printable(json.loads(read_inside(path, path.parent, LARGEST_JSON).decode("utf-8")))
 
 
 def read_error(run_dir: Path) -> str:
-    """The sentence at the beginning of `error.txt`; empty where there is none.
+    """The first line of `error.txt`; empty if there is none.
 
     Raises:
-        InputError: it is not to be read (`open_inside`).
+        InputError: `open_inside` refuses it.
     """
     try:
         with open_inside(run_dir / ERROR, run_dir, LARGEST_JSON) as file:
@@ -100,26 +99,26 @@ def read_error(run_dir: Path) -> str:
 
 
 def read_values(run_dir: Path) -> dict[str, Any]:
-    """What a run directory's `config.yaml` holds, for whoever builds nothing of it: small, and plain values alone.
+    """The plain values in a run directory's `config.yaml`. To build objects from it, use `trust.read_config`.
 
     Raises:
-        InputError: there is no such file, or it holds something else.
+        InputError: there is no such file, or it is not the configuration of a run.
     """
     path = run_dir / CONFIG
     try:
         content = read_yaml(path)
     except FileNotFoundError:
-        raise InputError(f"{run_dir}: no run directory, it holds no config.yaml") from None
+        raise InputError(f"{run_dir}: no run directory: it has no config.yaml") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in REOPENED_PARTS):
         raise InputError(f"{path}: not the configuration of a run, which has data, model and task")
     return content
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any]:
-    """`metrics.json`; empty where the run did not finish.
+    """Read `metrics.json`; empty if the run did not finish.
 
     Raises:
-        InputError: it is something else.
+        InputError: it holds something else.
     """
     path = run_dir / METRICS
     try:
@@ -139,10 +138,10 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
 
 
 def read_provenance(run_dir: Path) -> list[dict[str, Any]]:
-    """`provenance.json`, an entry for each time that the run was started or gone on with; empty where there is none.
+    """Read `provenance.json`: one entry for each time the run was started or resumed; empty if there is none.
 
     Raises:
-        InputError: it is something else.
+        InputError: it holds something else.
     """
     path = run_dir / PROVENANCE
     try:
@@ -158,10 +157,10 @@ def read_provenance(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_overrides(run_dir: Path) -> list[str]:
-    """`overrides.yaml`; empty where there is none.
+    """Read `overrides.yaml`; empty if there is none.
 
     Raises:
-        InputError: it is something else.
+        InputError: it holds something else.
     """
     path = run_dir / OVERRIDES
     try:
@@ -170,14 +169,14 @@ def read_overrides(run_dir: Path) -> list[str]:
         return []
     if isinstance(overrides, list) and all(isinstance(override, str) for override in overrides):
         return overrides
-    raise InputError(f"{path}: not what was typed for a run")
+    raise InputError(f"{path}: not the overrides of a run")
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """`test_results.json`; empty where there is none.
+    """Read `test_results.json`; empty if there is none.
 
     Raises:
-        InputError: it is something else.
+        InputError: it holds something else.
     """
     path = folder / RESULTS
     try:

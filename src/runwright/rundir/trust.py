@@ -1,4 +1,4 @@
-"""What may be built of a recorded run, which may be a stranger's: its config.yaml names what building it would run."""
+"""Checks before a recorded run, which may be someone else's, is rebuilt: its config.yaml names the code to run."""
 
 import inspect
 import os
@@ -18,8 +18,8 @@ from runwright.config.values import check_value
 from runwright.rundir.files import CONFIG
 from runwright.rundir.read import REOPENED_PARTS, read_values
 
-# What the libraries offer that reads and writes nothing by itself. Not all of torchmetrics: some of its metrics load
-# the models that an argument names.
+# Library packages that neither read nor write files. Not all of torchmetrics: some of its metrics load models whose
+# names they take as arguments.
 REOPENED = (
     "torch.nn",
     "torchmetrics.aggregation",
@@ -27,11 +27,11 @@ REOPENED = (
     "torchmetrics.regression",
     "torchvision.transforms",
 )
-# What training takes besides, outside of data, model and task. Of Lightning's callbacks and loggers, those that write
-# nowhere but into the run's directory.
+# Packages also allowed for training, outside of data, model and task. Only those of Lightning's callbacks and loggers
+# that write nowhere but into the run's directory.
 TRAINED = (
     *REOPENED,
-    "runwright.loggers",  # report to where the environment says
+    "runwright.loggers",  # they report to the server that the environment variables name
     "runwright.loop",
     "torch.optim",
     "lightning.pytorch.callbacks.early_stopping",
@@ -45,34 +45,34 @@ TRAINED = (
     "lightning.pytorch.loggers.tensorboard.TensorBoardLogger",
     "lightning.pytorch.trainer.trainer.Trainer",
 )
-WRITERS = ("callbacks", "logger")  # sections of what writes files
-# What the libraries' classes there may be told in words; other words say where to write.
-TOLD = (
+WRITERS = ("callbacks", "logger")  # sections with classes that write files
+# Arguments of library classes in these sections that may be strings; other strings could say where to write.
+STRING_ARGUMENTS = (
     *("monitor", "mode", "filename", "save_last", "action", "interval", "duration", "logging_interval", "device"),
     *("name", "version", "prefix", "experiment_name", "project"),
 )
-# Words outside of data, model and task, which lead nowhere: no absolute path, no `..`, `~`, `$` or `://`.
+# Strings allowed outside of data, model and task. They cannot point elsewhere: no absolute path, `..`, `~`, `$`, `://`.
 PLAIN = re.compile(r"([\w ,;=+*()\[\]{}<>%!?#&|'-]|\.(?!\.)|:(?![:/])|(?<!^)(?<!/)/(?!/))*")
-# Packages that lend some of these their names.
+# Packages from which some of these are also imported.
 ALIASES = ("torchmetrics", "lightning.Trainer", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
 SETTING = "trusted.yaml"  # in conf/
 
 
 @dataclass(frozen=True)
 class Trusted:
-    """What `conf/trusted.yaml` adds: the project's own packages, and other libraries' that it uses."""
+    """What `conf/trusted.yaml` adds: the project's own packages, and other libraries that it uses."""
 
     packages: tuple[str, ...]
-    """Of whose classes a run may be built."""
+    """Packages whose classes may be built."""
     functions: tuple[str, ...]
-    """Modules whose functions may be called, too, outside of data, model and task."""
+    """Modules whose functions may also be called, outside of data, model and task."""
 
 
 def read_trusted(conf: Path) -> Trusted:
-    """The setting of a project's conf/.
+    """Read `trusted.yaml` from a project's conf/.
 
     Raises:
-        InputError: there is none, or it holds something else than lists of dotted names.
+        InputError: there is none, or it does not hold two lists of dotted names.
     """
     path = conf / SETTING
     try:
@@ -86,14 +86,14 @@ def read_trusted(conf: Path) -> Trusted:
 
 
 def read_config(run_dir: Path, conf: Path, to_train: bool = False) -> DictConfig:
-    """A run directory's `config.yaml`, found to hold plain values and to name only what may be built of them.
+    """Read a run directory's `config.yaml`; check that it holds plain values and names only trusted classes.
 
-    It says so of names alone, without importing anything; `check_objects` judges what is behind the names.
+    This checks only the names and imports nothing; `check_objects` checks the objects that they refer to.
 
     Args:
         run_dir: as the user gave it.
-        conf: the project's, whose `trusted.yaml` is asked.
-        to_train: the whole of it is to be built and trained, not just `REOPENED_PARTS` to be looked at.
+        conf: the project's conf/, with its `trusted.yaml`.
+        to_train: whether all of it will be built and trained, or only `REOPENED_PARTS` will be built.
 
     Raises:
         InputError: there is no such file, or it holds something else.
@@ -101,13 +101,12 @@ def read_config(run_dir: Path, conf: Path, to_train: bool = False) -> DictConfig
     content, path, trusted = read_values(run_dir), run_dir / CONFIG, read_trusted(conf)
     for key in ("defaults", "hydra"):
         if key in content:
-            raise InputError(f"{path}: {key} is not recorded of a run, and not taken from one")
+            raise InputError(f"{path}: a recorded run has no {key}; remove it")
     for key, value, _ in _leaves(content):
         if isinstance(value, str) and "${" in value:
             raise InputError(f"{path}: {key}={value}: a recorded run has values, no interpolations")
     if to_train:
-        _check_words(path, content, lambda name: _is_below(name, trusted.packages))
-    if to_train:
+        _check_strings(path, content, lambda name: _is_below(name, trusted.packages))
         check_value("name", content.get("name"))
     for key, name in _targets(content, to_train):
         is_public = isinstance(name, str) and not any(part.startswith("_") for part in name.split("."))
@@ -120,17 +119,19 @@ def read_config(run_dir: Path, conf: Path, to_train: bool = False) -> DictConfig
 
 
 def check_objects(run_dir: Path, cfg: DictConfig, conf: Path, to_train: bool = False) -> None:
-    """Judge every `_target_` of `read_config`'s on the object behind the name: a class made in one of the packages.
+    """Import every `_target_` in a configuration from `read_config`, and check that it is defined in a trusted package.
+
+    It must be a class or, outside of data, model and task, a function of a module in `Trusted.functions`.
 
     Raises:
-        InputError: it is something else, or nothing.
+        InputError: one is something else, or cannot be imported.
     """
     trusted, content = read_trusted(conf), OmegaConf.to_container(cfg)
-    own = {""}  # names of what is the project's own, whatever the name
+    own = {""}  # targets defined in the project's packages, under whatever name
     for key, name in _targets(content, to_train):
         try:
             target = get_object(name)
-        except Exception as error:  # whatever a stranger's name may lead to
+        except Exception as error:  # importing an unknown name can raise anything
             raise _refusal(run_dir / CONFIG, key, name) from error
         is_part = key.partition(".")[0] in REOPENED_PARTS
         may_be_called = inspect.isfunction(target) and target.__module__ in trusted.functions and not is_part
@@ -139,41 +140,44 @@ def check_objects(run_dir: Path, cfg: DictConfig, conf: Path, to_train: bool = F
             raise _refusal(run_dir / CONFIG, key, name)
         own |= {name} if _is_below(target.__module__, trusted.packages) else set()
     if to_train:
-        _check_words(run_dir / CONFIG, content, own.__contains__)
+        _check_strings(run_dir / CONFIG, content, own.__contains__)
 
 
-def _check_words(path: Path, content: Any, is_own: Callable[[str], bool]) -> None:
+def _check_strings(path: Path, content: Any, is_own: Callable[[str], bool]) -> None:
+    """Refuse arguments, outside of data, model and task, that could make a library write out of the run's directory."""
     for key, value, target in _leaves(content):
         section, *names = [name for name in key.split(".") if not name.isdecimal()]
         if not names or section in REOPENED_PARTS or names[-1] == "_target_":
             continue
-        leads = isinstance(value, str) and not is_plain(value)
-        is_told = names[-1] in TOLD or section not in WRITERS or is_own(target)
-        if leads or "_args_" in names or (isinstance(value, str) and not is_told):
-            raise InputError(f"{path}: {key}={value}: a recorded run writes into its own directory alone")
+        is_place = isinstance(value, str) and not is_plain(value)
+        takes_strings = names[-1] in STRING_ARGUMENTS or section not in WRITERS or is_own(target)
+        if is_place or "_args_" in names or (isinstance(value, str) and not takes_strings):
+            raise InputError(f"{path}: {key}={value}: a recorded run may write only into its own directory")
 
 
 def is_plain(text: str) -> bool:
-    """Whether this can be no place outside of the directory that it is looked for in."""
+    """Whether this string, used as a path, stays below the directory that it is relative to."""
     return PLAIN.fullmatch(text) is not None
 
 
 def check_links(run_dir: Path) -> None:
-    """What is written into a run directory stays there, and gets there.
+    """Check that files written into a run directory end up there.
 
     Raises:
-        InputError: a link in it leads elsewhere, or something in it is neither file nor directory, such as a pipe.
+        InputError: it holds a link to a place outside of it, or something that is neither a file nor a directory, such
+            as a pipe.
     """
     for path in run_dir.rglob("*"):
         if path.is_symlink() and not os.path.realpath(path).startswith(f"{os.path.realpath(run_dir)}{os.sep}"):
-            raise InputError(f"{path}: a link that leads out of the run directory; put there what it leads to")
+            raise InputError(f"{path}: a link that leads out of the run directory; replace it with its target")
         if not path.is_symlink() and not path.is_file() and not path.is_dir():
             raise InputError(f"{path}: neither a file nor a directory; remove it")
 
 
 def _refusal(path: Path, key: str, name: Any) -> InputError:
     return InputError(
-        f"{path}: {key}={name}: not a class that a recorded run may be built of; packages are added in conf/{SETTING}"
+        f"{path}: {key}={name}: not a class that a recorded run may be built of; "
+        f"if you trust it, add its package to conf/{SETTING}"
     )
 
 
@@ -192,9 +196,9 @@ def _targets(content: Any, to_train: bool) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(node: Any, key: str = "", target: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Dotted key and value of all that is neither a mapping nor a list, and the `_target_` that is given it.
+    """Dotted key and value of everything that is not a mapping or a list, and the `_target_` that it is an argument of.
 
-    Of a `_target_` the value is whatever it is; the target of what is given to nothing is empty.
+    A `_target_` is yielded even if its value is a mapping or a list. The target is empty if there is none.
     """
     if key.rpartition(".")[2] != "_target_" and isinstance(node, dict | list):
         target = str(node.get("_target_", target)) if isinstance(node, dict) else target

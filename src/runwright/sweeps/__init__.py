@@ -1,1 +1,1 @@
-"""Several runs: names, the grid and the search that start them, the leaderboard. Imports no torch; uses rundir."""
+"""Several runs: their names, grid and search, the leaderboard. Imports no torch; uses config and rundir."""

@@ -1,6 +1,5 @@
-"""All combinations of the values given, as a sweeper of Hydra's."""
+"""Grid search: a Hydra sweeper that runs all combinations of the given values."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -15,7 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from runwright.config.arguments import complaining
+from runwright.config.arguments import complaining, shows_traces
 from runwright.config.errors import InputError, OccupiedError
 from runwright.config.walk import quoted
 from runwright.rundir.durable import write
@@ -24,13 +23,13 @@ from runwright.sweeps.names import job_name
 
 
 class GridSweeper(Sweeper):
-    """What Hydra's basic sweeper does, but each job is composed once, by the launcher, and a failed one stops no other.
+    """Like Hydra's BasicSweeper, but the launcher alone composes each job, and a failed job does not stop the others.
 
-    Hydra's own composes all jobs before the first one starts, to see whether they can be; the check of the command line
-    has done that for each value by then. Its place in hydra._internal is no place to derive a class from.
+    BasicSweeper composes all jobs before the first one starts, to check them; here the check of the command line has
+    already done that for each value. It is not a subclass, because BasicSweeper is private (hydra._internal).
 
     Args:
-        max_batch_size: jobs handed to the launcher at a time; None for all.
+        max_batch_size: number of jobs passed to the launcher at a time; None for all.
         params: key -> values; the command line replaces some and adds others.
     """
 
@@ -65,7 +64,7 @@ class GridSweeper(Sweeper):
 
 
 def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]) -> list[Override]:
-    """A sweeper's own parameters and the command line's, which replace those of the same key."""
+    """The sweeper's parameters and the command line's overrides, which replace parameters with the same key."""
     typed = parser.parse_overrides(arguments)
     keys = {override.get_key_element() for override in typed}
     own = [f"{key}={values}" for key, values in params.items() if key not in keys]
@@ -78,21 +77,21 @@ def subdir(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
 
 
 def raise_if_debugged(results: Sequence[JobReturn]) -> None:
-    """With HYDRA_FULL_ERROR=1 raise what a job failed with; else the leaderboard tells, and the job's error.txt."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    """With HYDRA_FULL_ERROR=1, raise a failed job's error; otherwise the leaderboard and its error.txt show it."""
+    if shows_traces():
         for result in results:
             _ = result.return_value  # raises it
 
 
 def raise_if_refused(results: Sequence[JobReturn]) -> None:
-    """Raise an InputError where the directories of jobs belong to other runs: no file of these jobs tells."""
+    """Raise an InputError if directories of jobs belong to other runs: these jobs could leave no error.txt there."""
     errors = []
     for result in results:
         try:
             _ = result.return_value
         except OccupiedError as error:
             errors.append(error)
-        except Exception:  # which the leaderboard tells
+        except Exception:  # shown in the leaderboard
             continue
     if errors:
         raise InputError(f"{len(errors)} of {len(results)} jobs were refused, the first: {errors[0]}")

@@ -1,4 +1,4 @@
-"""Runs side by side: what differs between them, and mean and spread over those that differ in seed or fold alone."""
+"""Compare runs: their differences, and mean and std over runs that differ only in seed or fold."""
 
 import json
 import math
@@ -20,23 +20,23 @@ from runwright.rundir.read import read_error, read_metrics, read_overrides
 
 @dataclass
 class Row:
-    """One setting, over all the runs that repeat it.
+    """One combination of settings, with all runs that repeat it.
 
-    `std` divides by n over folds, which together are the whole data set, and by n - 1 over seeds, a sample of many.
+    `std` divides by n over folds, which together are the whole data set, and by n - 1 over seeds, which are a sample.
     """
 
     name: str
     monitor: str
     mode: str
-    settings: dict[str, Any]  # those in which the rows differ
-    over: str  # what the runs differ in: seeds, folds, seeds and folds, or nothing
-    n: int  # finished runs, which the numbers are of
+    settings: dict[str, Any]  # the settings in which the rows differ
+    over: str  # what varies between the runs: "seeds", "folds", "seeds and folds", or ""
+    n: int  # number of finished runs; the metrics are over these
     mean: dict[str, float]
     std: dict[str, float]
     best_epoch: float | None
     seconds: float | None
     runs: list[str]
-    notes: dict[str, str]  # run -> "failed: why", "unfinished" (under way, or killed) or "pruned: why"
+    notes: dict[str, str]  # run -> "failed: why", "unfinished" (running or killed) or "pruned: why"
 
     @property
     def status(self) -> str:
@@ -48,7 +48,7 @@ class Row:
 @dataclass
 class _Run:
     path: Path
-    typed: dict[str, str]  # its overrides
+    typed: dict[str, str]  # overrides
     metrics: dict[str, Any]  # empty unless it has finished
     note: str
 
@@ -61,13 +61,13 @@ class _Run:
         return str(self.metrics.get("settings", {}).get(key, self.typed.get(key)))
 
     def value(self, key: str) -> Any:
-        """Of a group the choice, which only the overrides tell; of all else also what was not typed."""
+        """Value of a key, or choice of a group, from settings or overrides; choices are only in the overrides."""
         first, second = (self.settings, self.typed) if "." in key else (self.typed, self.settings)
         return first.get(key, second.get(key))
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """The runs among these directories and below them, in any state."""
+    """All runs in or below these directories, in any state."""
     found = set()
     for folder in folders:
         for path, below, files in os.walk(folder):
@@ -78,20 +78,20 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def compare(paths: Iterable[Path]) -> list[Row]:
-    """Rows in the order of the runs' monitored metric, the best first; runs of another name or monitor apart.
+    """Rows sorted by the monitored metric, best first, separately for each name and monitor.
 
-    Runs repeat each other where all settings but the seed and the fold are the same. One that has not finished has no
-    settings on record, and counts with the finished run beside it that was started by the same overrides.
+    Runs with the same settings except seed and fold are one row. A run that has not finished has no recorded settings;
+    it goes with the finished run in the same parent directory that has the same overrides.
     """
     runs = sorted(map(_load, paths), key=lambda run: not run.metrics)
     groups: dict[str, list[_Run]] = {}
-    beside: dict[tuple[Any, ...], str] = {}
+    group_keys: dict[tuple[Any, ...], str] = {}
     for run in runs:
         place = (str(run.path.parent), run.setup)
         own = (run.metrics["name"], run.metrics["monitor"], run.settings or run.setup) if run.metrics else place
-        key = beside.get(place) if not run.metrics else None
+        key = group_keys.get(place) if not run.metrics else None
         key = key or json.dumps(own, sort_keys=True)
-        beside.setdefault(place, key)
+        group_keys.setdefault(place, key)
         groups.setdefault(key, []).append(run)
     columns = _columns(runs, [group[0] for group in groups.values()])
     return sorted((_row(group, columns) for group in groups.values()), key=_rank)
@@ -111,17 +111,17 @@ def _load(path: Path) -> _Run:
 
 
 def _columns(runs: Sequence[_Run], firsts: Sequence[_Run]) -> list[str]:
-    """The overrides in which rows differ, and the settings of those that differ in nothing that was typed."""
+    """Overrides in which rows differ, and for rows with the same overrides the settings in which these differ."""
     common = set.intersection(*(set(run.typed.items()) for run in runs)) if runs else set()
     typed = dict.fromkeys(key for run in runs for key, value in run.typed.items() if (key, value) not in common)
     columns = [key for key in typed if key not in (*REPEATS, "name") and _differ(firsts, key)]
-    alike: dict[tuple[str, ...], list[_Run]] = {}
+    similar: dict[tuple[str, ...], list[_Run]] = {}
     for run in firsts:
         if run.metrics:
-            alike.setdefault((run.metrics["name"], *(as_typed(run.value(key)) for key in columns)), []).append(run)
-    for twins in alike.values():
-        keys = dict.fromkeys(key for run in twins for key in run.settings) if len(twins) > 1 else {}
-        columns += [key for key in keys if key not in columns and _differ(twins, key)]
+            similar.setdefault((run.metrics["name"], *(as_typed(run.value(key)) for key in columns)), []).append(run)
+    for group in similar.values():
+        keys = dict.fromkeys(key for run in group for key in run.settings) if len(group) > 1 else {}
+        columns += [key for key in keys if key not in columns and _differ(group, key)]
     return columns
 
 
@@ -181,6 +181,6 @@ def _rank(row: Row) -> tuple[bool, str, str, bool, float]:
 
 
 def natural(text: str) -> list[Any]:
-    """Sort key under which 2 comes before 10."""
+    """Sort key that puts 2 before 10."""
     parts = re.split(r"([0-9]+)", text)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]

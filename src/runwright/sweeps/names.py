@@ -1,4 +1,4 @@
-"""What runs and the jobs of a sweep are called, and the command by which a sweep can be resumed."""
+"""Names of runs and of the jobs of a sweep, and the recorded command with which a sweep is resumed."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,26 +18,26 @@ from runwright.config.keys import KEYS
 from runwright.rundir.durable import write
 from runwright.rundir.files import SWEEP
 from runwright.rundir.read import REOPENED_PARTS, read_yaml
-from runwright.rundir.trust import TOLD, WRITERS, is_plain
+from runwright.rundir.trust import STRING_ARGUMENTS, WRITERS, is_plain
 
-LONGEST_NAME = 100  # of a directory; file systems take 255 bytes
+LONGEST_NAME = 100  # characters in a directory name; file systems allow 255 bytes
 
 PLACES = ("hydra.sweep.dir=", "resume=")
-# Of Hydra's own settings those that a recorded command may have, beside numbers for the search.
+# Settings and choices of Hydra that a recorded command may have, besides numbers for the search.
 LAUNCHER = tuple(f"hydra.launcher.{name}" for name in ("n_jobs", "partition", "account", "timeout_min"))
 HYDRAS_CHOICES = ("hydra/launcher", "hydra/sweeper")
 
 
 def job_name(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
-    """Name of a job's directory: its number, and the overrides that its sweep varies, in letters safe for a path."""
+    """Name of a job's directory: its number and the overrides that the sweep varies, safe for a path."""
     return _safe(f"{number}-{','.join(varied(overrides, sweep_dir))}")
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """What the name of a single run's directory tells: what was typed for it, but for the name of the folder above."""
+    """The overrides in the name of a single run's directory, without those that do not belong there, such as `name`."""
     unnamed = tuple(f"{name}=" for name, row in KEYS.items() if not row.in_run_names)
     named = [each for each in overrides if not each.startswith((*unnamed, "hydra"))]
-    key = "init_from="  # of which a whole path would leave no room for the rest
+    key = "init_from="  # a whole path would leave no room for the rest
     named = [key + Path(each.removeprefix(key).strip("'")).name if each.startswith(key) else each for each in named]
     return _safe(",".join(named))
 
@@ -48,8 +48,8 @@ def is_job() -> bool:
 
 
 def varied(overrides: Any, sweep_dir: Path) -> list[str]:
-    """Of a job's overrides those that its sweep's command does not give to all of its jobs."""
-    # A list of Hydra's would resolve the references in what was typed.
+    """The overrides of a job that its sweep does not give to all jobs."""
+    # Iterating over an OmegaConf list would resolve references in the overrides.
     typed: list[str] = OmegaConf.to_container(overrides) if OmegaConf.is_list(overrides) else overrides  # type: ignore[assignment]
     path = sweep_dir / SWEEP
     fixed = _recorded(path)[1] if path.exists() else []
@@ -58,16 +58,16 @@ def varied(overrides: Any, sweep_dir: Path) -> list[str]:
 
 def _safe(name: str) -> str:
     name = re.sub(r"[^\w.,=+-]+", "_", re.sub(r"[\[\]'\"]", "", name)).rstrip("-")
-    if len(name) > LONGEST_NAME:  # whole overrides, where one fits
+    if len(name) > LONGEST_NAME:  # cut after a whole override, if one fits
         name = name[: LONGEST_NAME + 1].rpartition(",")[0] or name[:LONGEST_NAME]
     return name
 
 
 def record_command(sweep_dir: Path, command: Mapping[str, Any], is_new: bool = False) -> None:
-    """Make the sweep's directory, with its command in it: `config_name` and `overrides`.
+    """Create the sweep's directory and record its command there: `config_name` and `overrides`.
 
     Raises:
-        FileExistsError: there is one, of a sweep that `is_new`.
+        FileExistsError: `is_new`, and the directory has a command already.
     """
     sweep_dir.mkdir(parents=True, exist_ok=True)
     write(sweep_dir / SWEEP, yaml.safe_dump(dict(command)).encode(), exclusive=is_new)
@@ -78,10 +78,10 @@ def is_sweep(directory: Path) -> bool:
 
 
 def read_command(sweep_dir: Path) -> tuple[str | None, list[str]]:
-    """Name of the configuration and overrides of a sweep's command, without those that say where it goes.
+    """Configuration name and overrides of a recorded command, without `PLACES`.
 
     Raises:
-        InputError: it is damaged, or holds what a stranger's command must not.
+        InputError: it is damaged, or has overrides that are not safe in a command that may be someone else's.
     """
     path = sweep_dir / SWEEP
     config_name, overrides = _recorded(path)
@@ -95,7 +95,7 @@ def read_command(sweep_dir: Path) -> tuple[str | None, list[str]]:
 
 
 def may_be_repeated(text: str) -> bool:
-    """Whether a recorded override, which may be a stranger's, chooses no more than values and choices of conf/."""
+    """Whether a recorded override, which may be someone else's, only sets values and choices of conf/."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
@@ -106,7 +106,7 @@ def may_be_repeated(text: str) -> bool:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Key and value of each value in a parsed override: of mappings, of lists, and of what a sweep chooses from."""
+    """Key and value of each value in a parsed override, including those in mappings, lists and sweeps."""
     if isinstance(value, dict):
         for key, each in value.items():
             yield from _leaves(f"{name}.{_text(key)}", each)
@@ -125,18 +125,18 @@ def _may_be_set(name: str, value: Any) -> bool:
     section, *names = name.split(".")
     if any(not each or each.startswith("_") for each in (section, *names)) or "${" in str(value):
         return False
-    leads_nowhere = not isinstance(value, str) or is_plain(value)
+    is_safe = not isinstance(value, str) or is_plain(value)
     if section == "hydra":
-        if names[:2] == ["sweeper", "params"]:  # keys of the jobs, and what each is to be
+        if names[:2] == ["sweeper", "params"]:  # keys of the jobs, with values to try
             key = ".".join(names[2:])
             return may_be_repeated(f"{key}={value}") if isinstance(value, str) else _may_be_set(key, value)
         is_of_search = names[:1] == ["sweeper"] and not isinstance(value, str)
-        return is_of_search or (name in LAUNCHER and leads_nowhere)
-    if not names:  # a choice, or a value that is in no section
-        return name == "init_from" or (leads_nowhere and ("/" not in name or name in HYDRAS_CHOICES))
+        return is_of_search or (name in LAUNCHER and is_safe)
+    if not names:  # a choice, or a top-level value
+        return name == "init_from" or (is_safe and ("/" not in name or name in HYDRAS_CHOICES))
     if section in REOPENED_PARTS:
         return True
-    return leads_nowhere and (not isinstance(value, str) or section not in WRITERS or names[-1] in TOLD)
+    return is_safe and (not isinstance(value, str) or section not in WRITERS or names[-1] in STRING_ARGUMENTS)
 
 
 def _recorded(path: Path) -> tuple[str | None, list[str]]:

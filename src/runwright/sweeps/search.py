@@ -1,7 +1,7 @@
-"""Search with Optuna, as a sweeper of Hydra's.
+"""Search with Optuna: a Hydra sweeper.
 
-The study is a journal in the sweep directory, to which any number of processes may add. A trial's number is its job's.
-Optuna is imported where a search begins, for this module is imported by every command.
+The study is a journal in the sweep directory; any number of processes can add to it. A trial's number is its job's.
+Optuna is imported only when a search starts, because every command imports this module.
 """
 
 import fcntl
@@ -42,17 +42,17 @@ log = logging.getLogger(__name__)
 class OptunaSweeper(Sweeper):
     """Runs trials until the study holds `num_trials`.
 
-    It continues a study that it finds in the sweep directory: finished trials count, and those whose process has
-    died are run again. Several searches at once in one sweep directory share its study.
+    It continues a study found in the sweep directory: finished trials count, and interrupted ones are resumed. Several
+    searches can run in one sweep directory at the same time; they share its study.
 
     Args:
         params: key -> values, in Hydra's syntax; the command line replaces some and adds others.
-        num_trials: of the whole study, failed ones included.
-        num_parallel: trials handed to the launcher at a time; below 1: as many as there are cores.
-        sampler: `_target_` and options. Each trial has a sampler of its own, seeded by `seed` and its number: what is
-            drawn is the same whichever process draws it, and after a resumption.
-        pruner: the same, of the pruner; None for no pruning. It is the jobs that use it.
-        mode: whether less (`min`) or more (`max`) of the jobs' monitored metric is better.
+        num_trials: number of trials in the whole study, including failed ones.
+        num_parallel: number of trials passed to the launcher at a time; below 1, the number of cores.
+        sampler: `_target_` and options. Each trial has its own sampler, seeded by `seed` and its number, so that it
+            draws the same in any process and after a restart.
+        pruner: `_target_` and options; None for no pruning. The jobs use it.
+        mode: whether lower (`min`) or higher (`max`) is better for the monitored metric.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class OptunaSweeper(Sweeper):
         self.space = {each.get_key_element(): _distribution(each) for each in overrides if each.is_sweep_override()}
         if not self.space:
             raise InputError("hydra/sweeper=optuna: nothing to search; give a key several values or an interval(a,b)")
-        with error_context(self.cfg, "hydra.sweeper", arguments):  # to fail here if they must
+        with error_context(self.cfg, "hydra.sweeper", arguments):  # fail here, not in the jobs
             instantiate(self.sampler), instantiate(self.pruner)
 
         self.directory = Path(self.cfg.hydra.sweep.dir)
@@ -113,7 +113,7 @@ class OptunaSweeper(Sweeper):
         with (self.directory / STUDY_CLAIMS).open("ab") as file:
             claims, done = _Claims(file), list[JobReturn]()
             while batch := self._next(claims):
-                for _, group in groupby(enumerate(batch), lambda pair: pair[1].number - pair[0]):  # without gaps
+                for _, group in groupby(enumerate(batch), lambda pair: pair[1].number - pair[0]):  # consecutive numbers
                     trials = [trial for _, trial in group]
                     jobs = [self._job(trial, fixed) for trial in trials]
                     results = self.jobs.launch(jobs, trials[0].number)
@@ -130,7 +130,7 @@ class OptunaSweeper(Sweeper):
         return [*overrides, subdir(trial.number, overrides, self.directory)]
 
     def _next(self, claims: "_Claims") -> "list[Trial | FrozenTrial]":
-        """Claim up to `num_parallel` trials: first those whose process has died, then new ones."""
+        """Claim up to `num_parallel` trials: first interrupted ones, then new ones."""
         from optuna.trial import TrialState
 
         batch: list[Trial | FrozenTrial] = []
@@ -141,10 +141,10 @@ class OptunaSweeper(Sweeper):
                     log.info("trial %d was interrupted and is resumed", number)
                     batch.append(trial)
                     continue
-                if trial.state == TrialState.RUNNING:  # killed before all of its values were drawn
+                if trial.state == TrialState.RUNNING:  # killed before all of its values were drawn, or of another space
                     self.study.tell(number, state=TrialState.FAIL)
                 claims.release(number)
-        with claims.alone():  # so that a trial is claimed before it exists
+        with claims.exclusive():  # so that no other process takes the same number
             while len(batch) < self.num_parallel and (number := len(self.study.get_trials(False))) < self.num_trials:
                 claims.take(number)
                 seed = self.sampler.get("seed")
@@ -169,7 +169,7 @@ class OptunaSweeper(Sweeper):
 
         trials = self.study.get_trials(False)
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
-            print(f"{self.directory}: none of {len(trials)} trials was completed", file=sys.stderr)
+            print(f"{self.directory}: none of {len(trials)} trials completed", file=sys.stderr)
             sys.exit(1)
         best = self.study.best_trial
         values = " ".join(f"{key}={value}" for key, value in best.params.items())
@@ -177,18 +177,18 @@ class OptunaSweeper(Sweeper):
 
 
 def _mixed(seed: int, number: int) -> int:
-    """A trial's own seed. Generators of consecutive seeds begin alike: their first draws would cluster."""
+    """A seed for one trial. With consecutive seeds, the first draws of the generators would cluster."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 class _Claims:
-    """Who runs which trial: the process that runs trial n holds a lock on byte n + 1 of a file until it ends."""
+    """Locks on trials: the process that runs trial n holds a lock on byte n + 1 of a file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def take(self, number: int) -> bool:
-        """Claim a trial, unless another process has; one that was killed has no more."""
+        """Claim a trial, unless another process holds it; a killed process loses its claims."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number + 1)
         except OSError:
@@ -199,8 +199,8 @@ class _Claims:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number + 1)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no other process is here."""
+    def exclusive(self) -> Iterator[None]:
+        """Wait for other processes in this context, then exclude them."""
         fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
         try:
             yield
@@ -209,7 +209,7 @@ class _Claims:
 
 
 def _distribution(override: Override) -> "BaseDistribution":
-    from optuna import distributions as of
+    from optuna import distributions
 
     sweep: Any = override.value()
     options: dict[str, Any]
@@ -219,8 +219,9 @@ def _distribution(override: Override) -> "BaseDistribution":
     elif isinstance(sweep, IntervalSweep):
         low, high, options = sweep.start, sweep.end, {"log": "log" in sweep.tags}
     else:
-        return of.CategoricalDistribution(list(override.sweep_string_iterator()))
+        return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
     try:
-        return (of.IntDistribution if isinstance(low, int) else of.FloatDistribution)(low, high, **options)
+        kind = distributions.IntDistribution if isinstance(low, int) else distributions.FloatDistribution
+        return kind(low, high, **options)
     except ValueError as error:
         raise InputError(f"{override.input_line}: {error}") from None

@@ -1,4 +1,4 @@
-"""The Optuna study of a search: where it lies, and what its trials are marked with."""
+"""The Optuna study of a search: its name, the attribute of pruned trials, and its journal."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,11 +7,11 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 STUDY = "search"  # its name in the journal
-PRUNED = "pruned"  # attribute of a trial, by which the search knows that its run did not go to its end
+PRUNED = "pruned"  # attribute of a trial, set if its run was stopped early by the pruner
 
 
 def open_journal(path: Path) -> "BaseStorage":
-    """A file that any number of processes can add to, and that a process killed at any moment leaves readable."""
+    """Open a journal file. Any number of processes can add to it, and killing one leaves it readable."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 

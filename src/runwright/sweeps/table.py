@@ -16,19 +16,19 @@ from runwright.rundir.durable import write
 from runwright.rundir.files import SUMMARY, SUMMARY_TABLE
 from runwright.sweeps.leaderboard import Row
 
-MOST_ROWS = 100  # of a table on a terminal
+MOST_ROWS = 100  # in a table on a terminal
 
-Columns = dict[str, list[str]]  # of a table, by what stands at their heads
+Columns = dict[str, list[str]]  # header -> cells
 
 
 def show(rows: Sequence[Row], metric: str | None = None) -> None:
-    """Print the rows as a table: all of it, or on a terminal what fits its width, and the first `MOST_ROWS`.
+    """Print the rows as a table; on a terminal, only the columns that fit and the first `MOST_ROWS` rows.
 
     Args:
-        rows: at least one, as `compare` gives them.
-        metric: show this metric alone.
+        rows: at least one, from `compare`.
+        metric: show only this metric.
     """
-    from rich.console import Console  # here, so that an answer to a typo need not wait for it
+    from rich.console import Console  # not at the top: slow to import
     from rich.table import Table
 
     console = Console(markup=False, highlight=False, emoji=False)
@@ -60,7 +60,7 @@ def _cell(text: str) -> str:
 
 
 def _fit(cells: Columns, optional: Sequence[str], width: int) -> tuple[Columns, Sequence[str]]:
-    """What there is room for, keys called by their last word if they must; of the optional columns, those left out."""
+    """The columns that fit, with keys shortened to their last word if needed, and the optional columns left out."""
 
     def is_too_wide(columns: Columns) -> bool:
         return sum(max(map(len, [head, *column])) + 2 for head, column in columns.items()) - 2 > width
@@ -76,7 +76,7 @@ def _fit(cells: Columns, optional: Sequence[str], width: int) -> tuple[Columns, 
 
 
 def as_columns(rows: Sequence[Row], metric: str | None = None) -> Columns:
-    """The table by column, of those in which there is something to say."""
+    """The columns of the table, without those that show nothing of interest."""
     metrics = dict.fromkeys(row.monitor for row in rows if row.n)
     plain = [key for row in rows for key in row.mean if "/" not in key and not key.startswith("train")]
     metrics |= dict.fromkeys(sorted(plain, key=lambda key: not key.startswith("test")))
@@ -91,8 +91,8 @@ def as_columns(rows: Sequence[Row], metric: str | None = None) -> Columns:
     }
     if rows[0].settings and len({row.name for row in rows if row.n}) < 2:
         del columns["name"]
-    dull = {"status": {""}, "runs": {"0", "1"}, "best epoch": {"-"}}
-    return {head: column for head, column in columns.items() if not set(column) <= dull.get(head, set())}
+    trivial = {"status": {""}, "runs": {"0", "1"}, "best epoch": {"-"}}
+    return {head: column for head, column in columns.items() if not set(column) <= trivial.get(head, set())}
 
 
 def _short(value: Any) -> str:
@@ -114,21 +114,21 @@ def duration(seconds: float) -> str:
 
 
 def problems(rows: Iterable[Row]) -> Iterator[str]:
-    """One line for each run that failed or has not finished."""
+    """One line for each run that failed or is unfinished."""
     for row in rows:
         yield from (printable(f"{run}: {note}") for run, note in row.notes.items() if not note.startswith("pruned"))
 
 
 def write_summary(folder: Path, rows: Sequence[Row]) -> None:
-    """Write `summary.json` and `summary.csv`, in which runs are named relative to the folder."""
+    """Write `summary.json` and `summary.csv`, with the paths of runs relative to the folder."""
     entries, flat = [], []
     for row in rows:
         runs = [os.path.relpath(run, folder) for run in row.runs]
         notes = {os.path.relpath(run, folder): note for run, note in row.notes.items()}
         entry = asdict(row) | {"status": row.status, "runs": runs, "notes": notes}
         entries.append(json.loads(json.dumps(entry), parse_constant=lambda _: None))  # JSON has no NaN
-        scores = [(f"{key}{of}", each[key]) for key in row.mean for of, each in (("", row.mean), ("_std", row.std))]
-        flat.append({"name": row.name, "n": row.n, "over": row.over, **row.settings, **dict(scores)})
+        scores = {name: x for key in row.mean for name, x in ((key, row.mean[key]), (f"{key}_std", row.std[key]))}
+        flat.append({"name": row.name, "n": row.n, "over": row.over, **row.settings, **scores})
         flat[-1] |= {"best_epoch": row.best_epoch, "seconds": row.seconds, "status": row.status}
         flat[-1] |= {
             "notes": "; ".join(dict.fromkeys(row.notes.values())),

@@ -1,1 +1,1 @@
-"""A run: `train.py` is all of it, top to bottom; the rest of the package is what it calls, in its order."""
+"""A run: `train.py` is all of it, from top to bottom; the other modules are what it calls."""

@@ -1,4 +1,4 @@
-"""Everything that a run is made of, built from the configuration before any data are read."""
+"""Builds the parts of a run from the configuration, before any data are read."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -31,23 +31,26 @@ if TYPE_CHECKING:
 def construct(
     cfg: DictConfig, run_dir: Path, typed: Sequence[str] = (), others: Sequence[Callback] = ()
 ) -> tuple["LightningData", "LightningTask", Trainer]:
-    """Data module, task and trainer, before any data are read: their constructors know which values make sense.
+    """Build data module, task and trainer, before any data are read: their constructors check their values.
 
     Args:
-        cfg: the configuration; the sizes of the model's input and output are added to it.
+        cfg: the configuration; the sizes of the model's input and output are added.
         run_dir: where loggers and checkpoints write.
-        typed: the user's overrides, to name in an error.
-        others: callbacks beside those of the configuration.
+        typed: the user's overrides, for error messages.
+        others: callbacks in addition to the configuration's.
 
     Raises:
-        InputError: a value that makes no sense, with its key.
+        InputError: a bad value, with its key.
     """
     check_values(cfg)
     seed_everything(cfg.seed, verbose=False)
     build = partial(make, cfg, typed=typed)
     data: LightningData = build("data")
     check_contract("data", data, Data)
-    with error_context(cfg, "data", typed), open_dict(cfg.model):  # sizes follow the data, and are recorded
+    with (
+        error_context(cfg, "data", typed),
+        open_dict(cfg.model),
+    ):  # the model's sizes follow from the data, and are recorded
         cfg.model.sample_shape, cfg.model.num_outputs = list(data.sample_shape), data.num_outputs
     model = build("model")
     if cfg.get("compile"):
@@ -60,14 +63,14 @@ def construct(
     with error_context(cfg, "scheduler", typed):
         is_endless = cfg.trainer.get("max_epochs") == -1 and cfg.trainer.get("max_steps", -1) == -1
         make(cfg, "scheduler", typed)(trial, num_steps=inf if is_endless else 1000, steps_per_epoch=10)
-    task.example_input_array = torch.zeros(1, *data.sample_shape)  # of which TensorBoard's graph is made
+    task.example_input_array = torch.zeros(1, *data.sample_shape)  # for TensorBoard's graph
     loggers = [build(f"logger.{name}", save_dir=run_dir) for name in cfg.get("logger") or {}]
     for name, logger in zip(cfg.get("logger") or {}, loggers, strict=True):
-        _check_passed_on(cfg, f"logger.{name}", logger, typed)
+        _check_options(cfg, f"logger.{name}", logger, typed)
     callbacks = []
     for name in cfg.get("callbacks") or {}:
         callback = build(f"callbacks.{name}")
-        _check_passed_on(cfg, f"callbacks.{name}", callback, typed)
+        _check_options(cfg, f"callbacks.{name}", callback, typed)
         if isinstance(callback, CheckedCallback):
             with error_context(cfg, f"callbacks.{name}", typed):
                 callback.check(task)
@@ -90,7 +93,7 @@ def construct(
 
 
 def _task(cfg: DictConfig, model: Any, optimizer: Any, typed: Sequence[str]) -> Any:
-    """The task; each `mode` that was left open is in `cfg` then, for it is the task that knows its metrics."""
+    """Build the task, and fill in each `mode` in `cfg` that is null, because only the task knows its metrics."""
 
     def build(cfg: DictConfig) -> Any:
         scheduler = make(cfg, "scheduler", typed)
@@ -107,32 +110,32 @@ def _task(cfg: DictConfig, model: Any, optimizer: Any, typed: Sequence[str]) -> 
 
 
 def make(cfg: DictConfig, key: str, typed: Sequence[str] = (), **arguments: Any) -> Any:
-    """Build what a section of the configuration describes, from plain values; a `_partial_` stays a callable."""
+    """Build the object that a section of the configuration describes; with `_partial_` it stays a callable."""
     with error_context(cfg, key, typed):
         section = OmegaConf.select(cfg, key)
         factory = instantiate(section, _convert_="all", _partial_=True)
         return factory if section.get("_partial_") else factory(**arguments)
 
 
-def _check_passed_on(cfg: DictConfig, key: str, part: object, typed: Sequence[str]) -> None:
-    """Refuse options that a part of Lightning's takes, whatever they are, and hands to another class once it trains."""
-    takers: dict[type, Any] = {}  # by the class that hands its `**kwargs` on
+def _check_options(cfg: DictConfig, key: str, part: object, typed: Sequence[str]) -> None:
+    """Refuse unknown options of Lightning classes that take any and pass them on once training starts."""
+    receivers: dict[type, Any] = {}  # class that passes on its `**kwargs` -> class that receives them
     if isinstance(part, TensorBoardLogger):
-        from torch.utils.tensorboard import SummaryWriter  # here, for other runs need no TensorBoard
+        from torch.utils.tensorboard import SummaryWriter  # imported here, because other runs need no TensorBoard
 
-        takers[TensorBoardLogger] = SummaryWriter
+        receivers[TensorBoardLogger] = SummaryWriter
     if isinstance(part, WeightAveraging):
-        takers[WeightAveraging] = AveragedModel
-    for kind, taker in takers.items():
-        known = {*signature(type(part)).parameters, *signature(kind).parameters, *signature(taker).parameters}
+        receivers[WeightAveraging] = AveragedModel
+    for kind, receiver in receivers.items():
+        known = {*signature(type(part)).parameters, *signature(kind).parameters, *signature(receiver).parameters}
         with error_context(cfg, key, typed):
             for name in OmegaConf.select(cfg, key):
                 if not name.startswith("_") and name not in known:
-                    raise ValueError(f"{name}: neither {type(part).__name__} nor {taker.__name__} takes it")
+                    raise ValueError(f"{name}: neither {type(part).__name__} nor {receiver.__name__} takes it")
 
 
 def check_contract(key: str, part: object, contract: type) -> None:
-    """Raise an InputError that names what a part lacks of `contracts.Data` or `contracts.Task`."""
+    """Raise an InputError that names the members of `contracts.Data` or `contracts.Task` that a part lacks."""
     if not isinstance(part, contract):
         members = {*vars(contract), *getattr(contract, "__annotations__", {})}
         missing = sorted(name for name in members if not name.startswith("_") and not hasattr(part, name))

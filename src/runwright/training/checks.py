@@ -1,4 +1,4 @@
-"""Parts that do not go together, found before the first step."""
+"""Checks, before the first step, that the parts of a run fit together."""
 
 from math import inf
 from typing import Any
@@ -13,14 +13,14 @@ from runwright.config.errors import InputError
 from runwright.contracts import Data, SharingLoader, Task
 from runwright.loop.checkpoints import fields
 
-WORDS = {"min": "less", "max": "more"}
+WORDS = {"min": "lower", "max": "higher"}
 
 
 def loader_of(data: Any, stage: str) -> Any:
-    """What the data give for a stage, one loader or several; an empty list where they define none.
+    """The data module's loader or loaders for a stage; an empty list if it has none.
 
     Raises:
-        InputError: they give None, which Lightning does not take.
+        InputError: it returned None, which Lightning does not take.
     """
     name = f"{stage}_dataloader"
     loader = getattr(data, name)() if is_overridden(name, data, LightningDataModule) else []
@@ -30,38 +30,42 @@ def loader_of(data: Any, stage: str) -> Any:
 
 
 def num_batches(loader: Any) -> float:
-    """Of a loader, or of several; infinite where it is not known before they are read."""
+    """Number of batches of a loader or of several; infinite if unknown before they are read."""
     try:
         return len(loader)
-    except (TypeError, RuntimeError, NotImplementedError):  # of an iterable data set, of loaders not begun
+    except (
+        TypeError,
+        RuntimeError,
+        NotImplementedError,
+    ):  # an iterable data set, or a CombinedLoader before its iter()
         return inf
 
 
 def check_loaders(cfg: DictConfig, trainer: Trainer, data: Data) -> None:
-    """Several processes can each be given a share of what a loader gives, unless the loaders themselves see to it."""
+    """Check that Lightning can share each loader's batches among the processes, or that the loader does so itself."""
     if trainer.world_size == 1 or not cfg.trainer.get("use_distributed_sampler", True):
         return
-    for stage in ("train", "val"):  # what all have of the test set gives the same metrics
+    for stage in ("train", "val"):  # every process may test on the whole test set: the metrics stay the same
         loaders = loader_of(data, stage)
         for loader in CombinedLoader(loaders, "sequential").flattened if num_batches(loaders) else ():
-            if isinstance(loader, SharingLoader):  # each process's own share already
+            if isinstance(loader, SharingLoader):  # it gives each process its own share already
                 continue
-            of = f"{type(data).__name__}.{stage}_dataloader, a {type(loader).__name__}"
+            name = f"{type(data).__name__}.{stage}_dataloader, a {type(loader).__name__}"
             if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
                 raise InputError(
-                    f"data: {of} over an iterable, would give all batches to each of {trainer.world_size} processes\n"
+                    f"data: {name} over an iterable, would give all batches to each of {trainer.world_size} processes\n"
                     "give each its share, by self.trainer.global_rank, and set trainer.use_distributed_sampler=false"
                 )
-            share = data.batch_size // trainer.world_size  # no remainder: `check_devices` has refused one
+            share = data.batch_size // trainer.world_size  # no remainder: see `check_devices`
             if stage == "train" and loader.batch_size not in (None, share):
                 raise InputError(
-                    f"data.batch_size={data.batch_size}: is of all {trainer.world_size} processes together, but {of}, "
-                    f"has batches of {loader.batch_size} for each; let it take batch_size // self.trainer.world_size"
+                    f"data.batch_size={data.batch_size}: is the total of {trainer.world_size} processes, but {name}, "
+                    f"has batches of {loader.batch_size} in each; give it batch_size // self.trainer.world_size"
                 )
 
 
 def check_lengths(cfg: DictConfig, data: Data) -> None:
-    """There are loaders to train on and to test, and a fraction of the batches is at least one of them."""
+    """Check that there are loaders for training and test, and that `limit_*_batches` leaves at least one batch."""
     for stage, is_needed in (("train", True), ("val", False), ("test", cfg.test)):
         key = f"limit_{stage}_batches"
         limit, name = cfg.trainer.get(key), f"{stage}_dataloader"
@@ -72,13 +76,15 @@ def check_lengths(cfg: DictConfig, data: Data) -> None:
             continue
         length = num_batches(loader_of(data, stage))
         if length == inf:
-            raise InputError(f"trainer.{key}={limit:g}: the number of batches is not known; give a whole number")
+            raise InputError(f"trainer.{key}={limit:g}: the number of batches is unknown; give a whole number")
         if length and limit * length < 1:
-            raise InputError(f"trainer.{key}={limit:g}: is none of the {length} batches; a count is a whole number")
+            raise InputError(
+                f"trainer.{key}={limit:g}: of {length} batches leaves none; for a count, give a whole number"
+            )
 
 
 def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
-    """The options go together, and a batch can be shared among the processes."""
+    """Check that precision, clipping and optimizer are compatible, and that the processes can share a batch."""
     clips, precision = cfg.trainer.get("gradient_clip_val"), cfg.trainer.get("precision")
     if clips and "mixed" in str(precision) and cfg.optimizer.get("fused"):
         raise InputError(
@@ -90,10 +96,10 @@ def check_devices(cfg: DictConfig, trainer: Trainer, batch_size: int) -> None:
 
 
 def settle_modes(cfg: DictConfig, task: Task) -> None:
-    """Give each `mode` beside a `monitor` that is null the direction in which that metric gets better.
+    """Set each `mode` that is null to the direction in which the `monitor` next to it improves.
 
     Raises:
-        InputError: a mode is the other direction, or it is null and the task does not know.
+        InputError: a mode is the wrong direction; or it is null, and the task does not know the direction.
     """
     logged = {*task.metric_keys("train"), *task.metric_keys("val")}
     better = {monitor: task.mode_of(monitor) for monitor in logged}
@@ -106,20 +112,20 @@ def settle_modes(cfg: DictConfig, task: Task) -> None:
         right = better.get(monitor)
         if mode is not None and right is not None and mode != right:
             fix = f"set {section}mode={right}{'' if section else ', or leave it out'}"
-            raise InputError(f"{section}mode={mode}: the {WORDS[right]} {monitor} the better; {fix}")
+            raise InputError(f"{section}mode={mode}: {WORDS[right]} {monitor} is better; {fix}")
         if mode is None and right is None and monitor in logged:
             fix = f"set {section}mode=min or {section}mode=max"
-            raise InputError(f"{section}monitor={monitor}: whether less or more of it is better is not known; {fix}")
+            raise InputError(f"{section}monitor={monitor}: it is unknown whether lower or higher is better; {fix}")
     for section, (monitor, mode) in pairs.items():
         if mode is None:
-            # What nothing logs is told by check_monitors, once the data have said what will be logged.
+            # check_monitors refuses an unknown monitor later, once the data are set up and all logged keys are known.
             OmegaConf.update(cfg, f"{section}mode", better.get(monitor) or "min")
 
 
 def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> None:
-    """Every `monitor` of a callback or of the scheduler is among the keys that training logs, when it is asked for.
+    """Check that every `monitor` of a callback or of the scheduler is logged by the time it is read.
 
-    So is every metric that the name of a checkpoint tells.
+    The same for every metric in the file name of a checkpoint.
     """
     sections = ["scheduler", *(f"callbacks.{name}" for name in cfg.get("callbacks") or {})]
     for section in sections:
@@ -132,9 +138,9 @@ def check_monitors(cfg: DictConfig, keys: list[str], has_validation: bool) -> No
         if monitor.startswith("val_") and not has_validation:
             why = "there is no validation set; set data.val_size"
             if cfg.trainer.get("limit_val_batches") == 0:
-                why = "trainer.limit_val_batches=0 leaves out validation; set it"
+                why = "trainer.limit_val_batches=0 turns validation off; change it"
             fix = f"{why}, or callbacks=no_validation monitor=train_loss"
-        raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} while training\n{fix}")
+        raise InputError(f"{section}.monitor={monitor}: nothing logs {monitor} during training\n{fix}")
     for section in sections[1:]:
         filename = OmegaConf.select(cfg, f"{section}.filename")
         if unknown := [name for name in fields(str(filename)) if name not in keys]:

@@ -1,4 +1,4 @@
-"""What a run leaves in its directory, which is the whole truth about it."""
+"""Everything that a run records in its directory."""
 
 import fcntl
 import inspect
@@ -50,13 +50,13 @@ from runwright.sweeps.names import is_job
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # seconds, in which the processes of a run that was just killed are gone
+PATIENCE = 5.0  # seconds for the processes of a run that was just killed to disappear
 LIBRARIES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf")
 
 
 @rank_zero_only
 def check_new(run_dir: Path) -> None:
-    """Raise OccupiedError where the directory is not free for a run."""
+    """Raise OccupiedError if the directory is not free for a run."""
     check_free(run_dir, "hydra.run.dir")
 
 
@@ -65,7 +65,7 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Claim the run directory by writing `config.yaml`, resolved, and `overrides.yaml`, as typed.
 
     Raises:
-        OccupiedError: the directory holds a run already.
+        OccupiedError: the directory already holds a run.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -73,13 +73,13 @@ def start(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     except FileExistsError:
         check_new(run_dir)
         raise
-    (run_dir / ERROR).unlink(missing_ok=True)  # of an attempt that failed before it got here
+    (run_dir / ERROR).unlink(missing_ok=True)  # left by an attempt that failed before this point
     _write_overrides(run_dir, overrides)
 
 
 @rank_zero_only
 def restart(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Record the values with which the directory's run is resumed. It is no longer finished."""
+    """Record the values with which the run is resumed, and remove the files that mark it as finished."""
     before = read_overrides(run_dir)
     for name in (METRICS, RESULTS, ERROR, REPORT, CURVES_PICTURE):
         (run_dir / name).unlink(missing_ok=True)
@@ -89,10 +89,10 @@ def restart(run_dir: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 @contextmanager
 def sole_writer(run_dir: Path) -> Iterator[None]:
-    """Within this, no other process goes on with the directory's run. Of several processes rank 0 stands for all.
+    """Lock the directory, so that no other process trains its run meanwhile; with several processes, rank 0 does it.
 
     Raises:
-        OccupiedError: another process is at it, and is still `PATIENCE` seconds later.
+        OccupiedError: another process holds the lock for more than `PATIENCE` seconds.
     """
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield
@@ -100,7 +100,7 @@ def sole_writer(run_dir: Path) -> Iterator[None]:
     folder = os.open(run_dir, os.O_RDONLY)
     try:
         deadline = time.monotonic() + PATIENCE
-        while not _locked(folder):
+        while not _try_lock(folder):
             if time.monotonic() > deadline:
                 raise OccupiedError(f"{run_dir}: another process is training this run; let it end, or end it")
             time.sleep(0.1)
@@ -109,12 +109,12 @@ def sole_writer(run_dir: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _locked(folder: int) -> bool:
+def _try_lock(folder: int) -> bool:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a network's file system that locks no directories
+    except OSError:  # a network file system that cannot lock directories
         pass
     return True
 
@@ -125,13 +125,13 @@ def _as_yaml(cfg: DictConfig) -> bytes:
 
 
 def _write_overrides(run_dir: Path, overrides: Iterable[str]) -> None:
-    by_key = {override.partition("=")[0]: override for override in overrides}  # a later one replaces
+    by_key = {override.partition("=")[0]: override for override in overrides}  # a later one replaces an earlier one
     by_key.pop("resume", None)
     write(run_dir / OVERRIDES, OmegaConf.to_yaml(list(by_key.values())).encode())
 
 
 def log_hyperparameters(trainer: Trainer, cfg: DictConfig, metric_keys: Sequence[str]) -> None:
-    """Give every logger the settings; TensorBoard's HParams tab joins them with the curves of `metric_keys`."""
+    """Log the settings to every logger; TensorBoard's HPARAMS tab joins them with the curves of `metric_keys`."""
     settings = hyperparameters(cfg)
     for logger in trainer.loggers:
         logger.log_hyperparams(settings)
@@ -141,7 +141,7 @@ def log_hyperparameters(trainer: Trainer, cfg: DictConfig, metric_keys: Sequence
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """The settings that make one run's numbers differ from another's, flat; classes by their names."""
+    """The settings that affect a run's results, by dotted key; classes by their names."""
     settings: dict[str, Any] = {"seed": cfg.seed}
     for section in SETTINGS:
         if cfg.get(section) is None:
@@ -159,12 +159,12 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 
 def metrics_of(trainer: Trainer) -> dict[str, float]:
-    """What the stage that has just ended logged, but for learning rates, which are settings."""
+    """The metrics logged by the stage that has just ended; learning rates are settings and left out."""
     return {key: float(value) for key, value in trainer.callback_metrics.items() if not key.startswith("lr/")}
 
 
 def best_checkpoint(trainer: Trainer) -> str | None:
-    """Path of the best checkpoint, where one was chosen by a monitored metric."""
+    """Path of the best checkpoint, or None if none was chosen by a monitored metric."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             return callback.best_model_path
@@ -172,7 +172,7 @@ def best_checkpoint(trainer: Trainer) -> str | None:
 
 
 def outcome_of_fit(trainer: Trainer, cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """What training came to; `best` is the monitored metric's best value, its last where no checkpoint goes by it."""
+    """The results of training; `best` is the monitored metric's best value, or its last without a best checkpoint."""
     metrics = metrics_of(trainer)
     chosen = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     scores = [
@@ -209,7 +209,7 @@ def finish(
         "mode": cfg.mode,
         **outcome,
         "best_epoch": _epoch_of(run_dir / outcome["best_checkpoint"]) if outcome["best_checkpoint"] else None,
-        "seconds": None if is_resumed else round(seconds, 2),  # of the whole run
+        "seconds": None if is_resumed else round(seconds, 2),  # a resumed run does not know the time of the whole run
         "seed": cfg.seed,
         "devices": trainer.world_size,
         "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
@@ -221,7 +221,9 @@ def finish(
     if checkpoint := metrics["best_checkpoint"] or metrics["last_checkpoint"]:
         places.insert(0, f"{'best' if metrics['best_checkpoint'] else 'last'} checkpoint: {where / checkpoint}")
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) and not is_job():
-        places.append(f"curves: {shlex.join(['tensorboard', '--logdir', str(where)])}")  # a sweep says it once, of all
+        places.append(
+            f"curves: {shlex.join(['tensorboard', '--logdir', str(where)])}"
+        )  # a sweep prints it once for all jobs
     places += [f"curves: {logger.shown_by}" for logger in trainer.loggers if isinstance(logger, MLflow | WandB)]
     if cfg.get("report") == "each" or (cfg.get("report") and not is_job()):
         places.append(report.report_line(where))
@@ -230,7 +232,7 @@ def finish(
 
 
 def _epoch_of(checkpoint: Path) -> int:
-    """Counted from 0. Only the checkpoint knows: its name is the user's to choose."""
+    """The checkpoint's epoch, from 0, read from the file because the user chooses its name."""
     return torch.load(checkpoint, weights_only=True, mmap=True, map_location="meta")["epoch"]
 
 
@@ -253,7 +255,7 @@ def _why_stopped(trainer: Trainer) -> str:
 def provenance(
     run_dir: Path, started: float, before: Sequence[dict[str, Any]], task: LightningModule
 ) -> dict[str, Any] | None:
-    """Write what trains the run from now on after what did `before`; the git state, which is part of it."""
+    """Write when and with which code and versions the run starts or resumes, after `before`. Returns the git state."""
     git = _git_state(Path(inspect.getfile(type(task))).parent)
     entry = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
@@ -265,7 +267,7 @@ def provenance(
 
 
 def _versions(project: str) -> dict[str, str]:
-    """Of the project, where it is installed under the name of its package, and of the libraries."""
+    """Versions of the libraries, and of the project if it is installed under its package's name."""
     found = {}
     for name in (project, *LIBRARIES):
         with suppress(PackageNotFoundError):
@@ -274,7 +276,7 @@ def _versions(project: str) -> dict[str, str]:
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the code that ran, and whether tracked files had changed since; None outside a checkout."""
+    """Commit of the code, and whether tracked files have changed since; None outside a git checkout."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         status = subprocess.run(
@@ -290,7 +292,7 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for NaN and infinity, which JSON lacks."""
+    """A copy with None for NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

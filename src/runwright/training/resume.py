@@ -1,4 +1,4 @@
-"""Going on with a run that was stopped or killed, in its own directory, to the bits of one that was not."""
+"""Resumes a run that was stopped or killed, in its own directory, bit for bit like a run that was not."""
 
 import csv
 import logging
@@ -27,34 +27,34 @@ log = logging.getLogger(__name__)
 
 
 def recorded(run_dir: Path) -> DictConfig | None:
-    """The configuration of the run that this directory holds, if it holds one."""
+    """The configuration recorded in this directory; None if it holds no run."""
     return OmegaConf.create(read_values(run_dir)) if (run_dir / CONFIG).is_file() else None
 
 
 def finished(run_dir: Path, changed: dict[str, str]) -> dict[str, Any] | None:
-    """The metrics of a run that has come to its end, unless that has been moved."""
+    """The metrics of a run that has finished; None if it has not, or if its length has been changed."""
     return None if set(changed) & set(LENGTHS) else read_metrics(run_dir) or None
 
 
 def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
-    """Key -> `old value -> new value`, of what may change.
+    """Key -> `old value -> new value`, for each value that has changed.
 
     Raises:
-        InputError: what may not has changed.
+        InputError: a value has changed that may not change when a run is resumed.
     """
     before, after = _leaves(old), _leaves(new)
     keys = [key for key in before | after if key != "resume" and before.get(key) != after.get(key)]
     found = {key: f"{as_typed(before.get(key))} -> {as_typed(after.get(key))}" for key in keys}
     refused = [key for key in keys if not may_change(key)]
     length = new.scheduler.get("run_length_as")
-    if length is not None and new.scheduler.get(length) is None:  # the schedule spans the run
+    if length is not None and new.scheduler.get(length) is None:  # the schedule spans the whole run
         refused += [key for key in keys if key in COUNTED_LENGTHS]
     if refused:
-        lines = [f"{run_dir}: a run goes on with the values it has, but these differ:"]
+        lines = [f"{run_dir}: a resumed run keeps its values, but these differ:"]
         lines += [f"  {key}: {found[key]}" for key in refused]
         if set(refused) <= set(LENGTHS):
             lines.append(f"  (scheduler.{length}, which was not given, follows them)")
-        raise InputError("\n".join([*lines, f"from={run_dir} with other values starts a run of its own"]))
+        raise InputError("\n".join([*lines, f"to start a new run with other values, use from={run_dir}"]))
     return found
 
 
@@ -65,10 +65,13 @@ def _leaves(cfg: DictConfig) -> dict[str, Any]:
 def start(
     run_dir: Path, cfg: DictConfig, overrides: Sequence[str], changed: dict[str, str], trainer: Trainer
 ) -> Path | None:
-    """Let the directory say what the run goes on with; the checkpoint it goes on from, None for its beginning.
+    """Record in the directory that the run is resumed.
+
+    Returns:
+        The checkpoint to resume from; None if there is none, and the run starts at its beginning.
 
     Raises:
-        InputError: the run is past its new end, or another process has brought it to its end by now.
+        InputError: the run is past its new end, or another process has just finished it.
     """
     if finished(run_dir, changed):
         raise OccupiedError(f"{run_dir}: another process has just finished this run")
@@ -76,14 +79,14 @@ def start(
     epoch, step = loaded.get("epoch", 0), loaded.get("global_step", 0)
     if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < epoch:
         raise InputError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {run_dir} has trained for {epoch} epochs")
-    is_unclosed = "unfinished" not in loaded and loaded.get("resume", {}).get("is_within_epoch", False)
-    if 0 <= cfg.trainer.max_steps < step + is_unclosed:
-        begun = ", and begun an epoch that would not be closed" if is_unclosed else ""
-        raise InputError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} has trained for {step:,} steps{begun}")
+    is_within_epoch = "unfinished" not in loaded and loaded.get("resume", {}).get("is_within_epoch", False)
+    if 0 <= cfg.trainer.max_steps < step + is_within_epoch:
+        more = ", and needs at least one more to end its epoch" if is_within_epoch else ""
+        raise InputError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} has trained for {step:,} steps{more}")
     record.restart(run_dir, cfg, overrides)
     if trainer.is_global_zero:
         _continue_logs(trainer, step + is_over(loaded, trainer))
-        where = f"goes on after step {step:,} (epoch {epoch})" if path else "starts at its beginning"
+        where = f"resumes after step {step:,} (epoch {epoch})" if path else "starts at its beginning"
         log.info("\n".join([f"{run_dir} {where}", *(f"  {key}: {change}" for key, change in changed.items())]))
     return path
 
@@ -118,7 +121,7 @@ def _check_state(path: Path, loaded: Any) -> None:
 
 
 def _newest_checkpoint(run_dir: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The newest checkpoint that is whole, and what it holds."""
+    """The newest undamaged checkpoint, and its content."""
     for path in (run_dir / CHECKPOINTS / LAST, run_dir / CHECKPOINTS / PREVIOUS):
         try:
             loaded = read_checkpoint(path)
@@ -132,12 +135,12 @@ def _newest_checkpoint(run_dir: Path) -> tuple[Path | None, dict[str, Any]]:
 
 
 def _continue_logs(trainer: Trainer, step: int) -> None:
-    """Let each logger go on with what it had logged below this step; what came later will be logged again."""
+    """Make each logger keep what it logged before this step; anything later will be logged again."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, TensorBoardLogger):
             from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 
-            restart = SessionLog(status=SessionLog.START)  # where readers drop what had this step or a later one
+            restart = SessionLog(status=SessionLog.START)  # makes readers drop this step and later ones
             logger.experiment.file_writer.add_event(Event(step=step, session_log=restart))
         elif isinstance(logger, CSVLogger):
             _continue_csv(logger, step)
@@ -145,7 +148,7 @@ def _continue_logs(trainer: Trainer, step: int) -> None:
 
 def _continue_csv(logger: CSVLogger, step: int) -> None:
     file = Path(logger.log_dir) / TABLE
-    aside = file.with_suffix(".aside")  # for the logger deletes what it finds when it starts
+    aside = file.with_suffix(".aside")  # because the logger deletes an existing file when it starts
     if file.exists():
         file.replace(aside)
     writer = logger.experiment

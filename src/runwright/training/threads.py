@@ -1,4 +1,4 @@
-"""How many CPU threads torch computes with."""
+"""The number of CPU threads that torch uses."""
 
 import os
 from functools import cache
@@ -10,41 +10,41 @@ from torch import nn
 from runwright.config.errors import InputError
 from runwright.config.walk import as_typed
 
-PAYS_FROM = 40e6
-"""Floating-point operations of a step from which several threads are faster than one. Below, a parallel region lasts
-some microseconds; where another process has the core, it waits a thousand times as long for its other threads."""
+MIN_PARALLEL_FLOPS = 40e6
+"""Floating-point operations per step above which several threads are faster than one. Below, a parallel region takes
+a few microseconds, but waits a thousand times as long for a thread whose core another process is using."""
 
 
 def set_num_threads(cfg: DictConfig, model: nn.Module, batch_size: int, recorded: object = None) -> None:
-    """Do as `num_threads` says, and leave in it the number that it comes to.
+    """Set the number of threads that `cfg.num_threads` asks for, and write the number back to it.
 
-    It follows from the configuration alone, for other numbers of threads sum in another order, to other last bits.
+    It depends on the configuration alone, because another number of threads sums in another order, to other last bits.
 
     Args:
-        cfg: `num_threads` is a number, or `auto`: what OMP_NUM_THREADS says; else one thread for a small network, all
-            cores for others.
-        model: whose weights are counted; a step takes about six operations for each weight and sample.
+        cfg: `num_threads` is a number or `auto`. `auto` follows OMP_NUM_THREADS if it is set; otherwise it is one
+            thread for a small network and all cores for others.
+        model: its weights are counted; a step takes about six operations per weight and sample.
         batch_size: of the global batch.
-        recorded: the same key of a run that is resumed, whose number `auto` keeps.
+        recorded: `num_threads` of the run that is resumed; `auto` keeps it.
 
     Raises:
-        InputError: something else than `auto` or a number of at least 1.
+        InputError: neither `auto` nor a number of at least 1.
     """
-    wanted, most = cfg.get("num_threads", "auto"), _all_threads()
-    if wanted == "auto":
+    num_threads, all_threads = cfg.get("num_threads", "auto"), _all_threads()
+    if num_threads == "auto":
         num_weights = sum(weight.numel() for weight in model.parameters())
         if isinstance(recorded, int):
-            wanted = recorded
-        elif "OMP_NUM_THREADS" not in os.environ and 6 * num_weights * batch_size < PAYS_FROM:
-            wanted = 1
+            num_threads = recorded
+        elif "OMP_NUM_THREADS" not in os.environ and 6 * num_weights * batch_size < MIN_PARALLEL_FLOPS:
+            num_threads = 1
         else:
-            wanted = most
-    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
-        raise InputError(f"num_threads={as_typed(wanted)}: must be auto, or a whole number of at least 1")
-    torch.set_num_threads(wanted)
-    cfg.num_threads = wanted
+            num_threads = all_threads
+    if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
+        raise InputError(f"num_threads={as_typed(num_threads)}: must be auto, or a whole number of at least 1")
+    torch.set_num_threads(num_threads)
+    cfg.num_threads = num_threads
 
 
-@cache  # before a job of this process has set another number
+@cache  # first called before any job of this process has set another number
 def _all_threads() -> int:
     return torch.get_num_threads()

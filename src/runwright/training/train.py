@@ -1,4 +1,4 @@
-"""A run, top to bottom."""
+"""A run, from top to bottom."""
 
 import logging
 import time
@@ -30,20 +30,20 @@ log = logging.getLogger(__name__)
 def train(
     cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = (), callbacks: Sequence[Callback] = ()
 ) -> float | None:
-    """Train and test what the configuration says, into the directory; resume the run there if it says so.
+    """Train and test a run in its directory; with `cfg.resume`, resume the run there.
 
     Args:
-        cfg: as composed of conf/.
-        run_dir: of this run alone.
-        overrides: what was typed in place of the defaults, to be recorded.
-        callbacks: beside those of the configuration, and no part of what is recorded.
+        cfg: as composed from conf/.
+        run_dir: for this run only.
+        overrides: as the user typed them, to be recorded.
+        callbacks: in addition to the configuration's; not recorded.
 
     Returns:
         The monitored metric's best value, for a sweeper; None if nothing logged it.
 
     Raises:
-        InputError: bad values, found before the first step.
-        Interrupted: a signal came.
+        InputError: a bad value, found before the first step.
+        Interrupted: a signal asked the run to stop.
     """
     started = time.time()
     quiet_libraries()
@@ -63,8 +63,8 @@ def train(
             log.info("%s is finished: %s; best %s %s", run_dir, metrics["stopped"], metrics["monitor"], value)
             return metrics["best"]
 
-        trainer.strategy.setup_environment()  # joins the other processes, where there are any
-        data.trainer = trainer  # as Lightning sets it later: loaders may ask it for the number of processes
+        trainer.strategy.setup_environment()  # connects to the other processes, if there are any
+        data.trainer = trainer  # Lightning sets it later, but loaders may need the number of processes
         with error_context(cfg, "data", overrides):
             if trainer.local_rank == 0:
                 data.prepare_data()
@@ -80,14 +80,14 @@ def train(
         except ValueError as error:
             raise InputError(f"task.{error}") from error
 
-        taken = start_from(task.model, Path(cfg.init_from)) if cfg.get("init_from") and before is None else []
+        init_report = start_from(task.model, Path(cfg.init_from)) if cfg.get("init_from") and before is None else []
         typed_before, starts = ([], []) if before is None else (read_overrides(run_dir), read_provenance(run_dir))
         differences = differences_from_defaults(cfg, [*typed_before, *overrides])
         if before is None:
             record.start(run_dir, cfg, overrides)
             if trainer.is_global_zero:
                 print_config(cfg, differences)
-            for line in taken:
+            for line in init_report:
                 log.info(line)
         with record.sole_writer(run_dir):
             checkpoint = None if before is None else resume.start(run_dir, cfg, overrides, changed, trainer)

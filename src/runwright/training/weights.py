@@ -1,4 +1,4 @@
-"""A new model that starts from the weights of an earlier run."""
+"""Starts a new model from the weights of an earlier run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,32 +8,32 @@ from torch import Tensor, nn
 from runwright.config.errors import InputError
 from runwright.rundir.checkpoint import find_checkpoint, read_weights
 
-MODEL = "model."  # how the names of its weights begin among the task's
+MODEL = "model."  # prefix of the model's weights in the task's state
 
 
 def start_from(model: nn.Module, run_dir: Path) -> list[str]:
-    """Copy into a model the weights of a run's best checkpoint, where name and shape are the same.
+    """Copy the weights of a run's best checkpoint into a model, where name and shape match.
 
     Returns:
-        Lines that say which are and which are not, for a log.
+        Log lines that say what was copied and what was not.
 
     Raises:
-        InputError: there is no such checkpoint, or nothing in it fits.
+        InputError: there is no such checkpoint, or no weight in it matches.
     """
     try:
         path = find_checkpoint(run_dir, "best")
         state = read_weights(path)["state_dict"]
-    except InputError as error:  # which begins with the directory
+    except InputError as error:  # its message begins with the directory
         raise InputError(f"init_from={error}") from error
     own = model.state_dict()
     found = {name.removeprefix(MODEL): x for name, x in state.items() if name.startswith(MODEL)}
-    fitting = {name: x for name, x in found.items() if name in own and x.shape == own[name].shape}
-    if not fitting:
-        raise InputError(f"init_from={run_dir}: no weight there fits; there: {_shapes(found)}; here: {_shapes(own)}")
-    model.load_state_dict(fitting, strict=False)
-    lines = [f"init_from: {len(fitting)} of {len(own)} tensors come from {path}"]
-    for what, state in (("not there", own), ("not taken", found)):
-        if left := {name: x for name, x in state.items() if name not in fitting}:
+    matching = {name: x for name, x in found.items() if name in own and x.shape == own[name].shape}
+    if not matching:
+        raise InputError(f"init_from={run_dir}: no weight matches; there: {_shapes(found)}; here: {_shapes(own)}")
+    model.load_state_dict(matching, strict=False)
+    lines = [f"init_from: {len(matching)} of {len(own)} tensors copied from {path}"]
+    for what, tensors in (("newly initialised", own), ("not used", found)):
+        if left := {name: x for name, x in tensors.items() if name not in matching}:
             lines.append(f"init_from: {what}: {_shapes(left)}")
     return lines
 

@@ -465,7 +465,7 @@ def test_parameter_groups_reach_the_optimizer():
 
 
 def test_a_bad_pattern_or_optimizer_fails_at_construction():
-    with pytest.raises(ValueError, match="'hiden' takes no parameter"):
+    with pytest.raises(ValueError, match="'hiden' matches no parameter"):
         make_task(param_groups=[{"pattern": "hiden", "lr": 0.01}])
     with pytest.raises(ValueError, match="momentum"):
         make_task(partial(SGD, lr=0.1, momentum=-1.0))

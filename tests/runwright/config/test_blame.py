@@ -3,24 +3,20 @@
 from pathlib import Path
 
 import pytest
-from conftest import CONF
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from conftest import CONF, PACKAGE, composed
+from omegaconf import OmegaConf
 
 from runwright.config.errors import InputError, nearest
 from runwright.training.build import construct
 
-
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", ["name=x", "data=iris", *overrides])
+MODULE, _, MODEL = OmegaConf.load(CONF / "model" / "mlp.yaml")._target_.rpartition(".")
 
 
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("model._target_=litmlp.models.mlp.MLPP", "there is no MLPP in litmlp.models.mlp; did you mean MLP?"),
-        ("model._target_=litmlp.modells.mlp.MLP", "there is no modells in litmlp; did you mean models?"),
+        (f"model._target_={MODULE}.{MODEL}P", f"there is no {MODEL}P in {MODULE}; did you mean {MODEL}?"),
+        (f"model._target_={PACKAGE}.modells.Net", f"there is no modells in {PACKAGE}; did you mean models?"),
         ("optimizer._target_=torch.optim.SDG", "there is no SDG in torch.optim; did you mean SGD?"),
         (
             "task.loss._target_=torch.nn.CrossEntropy",
@@ -32,7 +28,7 @@ def composed(*overrides: str) -> DictConfig:
 )
 def test_a_wrong_class_path_is_told_by_its_wrong_part(override: str, reason: str) -> None:
     with pytest.raises(InputError) as error:
-        construct(composed(override), Path())
+        construct(composed("data=iris", override), Path())
     assert str(error.value).startswith(f"{override}: {reason}")
 
 
@@ -54,7 +50,7 @@ def test_a_module_that_fails_is_told_by_its_line(
     file.write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError) as error:
-        construct(composed(f"model._target_={name}.Net"), Path())
+        construct(composed("data=iris", f"model._target_={name}.Net"), Path())
     assert str(error.value).startswith(f"model._target_={name}.Net: {file}, line {line}: {reason}")
 
 
@@ -83,7 +79,7 @@ def test_a_module_that_fails_is_told_by_its_line(
 )
 def test_a_part_that_nothing_is_built_of_is_refused(override: str, message: str) -> None:
     with pytest.raises(InputError) as error:
-        construct(composed(override), Path())
+        construct(composed("data=iris", override), Path())
     assert str(error.value).startswith(message)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -27,12 +28,12 @@ def leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def known() -> dict[str, set[str]]:
     """Every key that conf/ has with some choice of some group, and its values there, unresolved and as text."""
     found: dict[str, set[str]] = {folder.name: set() for folder in GROUPS}
+    choices = [[f"{folder.name}={file.stem}" for file in sorted(folder.glob("*.yaml"))] for folder in GROUPS]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for folder in GROUPS:
-            for file in sorted(folder.glob("*.yaml")):
-                cfg = compose("train", [f"{folder.name}={file.stem}"])
-                for name, value in leaves(OmegaConf.to_container(cfg)):
-                    found.setdefault(name, set()).add(str(value))
+        for one_of_each in zip_longest(*choices):  # in a quarter of the time that each by itself would take
+            cfg = compose("train", [choice for choice in one_of_each if choice])
+            for name, value in leaves(OmegaConf.to_container(cfg)):
+                found.setdefault(name, set()).add(str(value))
     return found
 
 

@@ -75,7 +75,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(override: str, sentence:
         ("lr: 0.1", "lr: nothing reads this key; did you mean optimizer.lr?"),
         ("optimizer.lr: 0.5", "optimizer.lr: a key with a dot sets nothing"),
         ("callbacks: {early_stopping.patience: 3}", "callbacks.early_stopping.patience: a key with a dot"),
-        ("data: {val_size: None}", "data.val_size: None is a word here"),
+        ("data: {val_size: None}", "data.val_size: None is read as a string"),
         ("experiment: {a: 1}", "experiment: its file must hold keys and values"),
         ("local: {a: 1}", "local: its file must hold keys and values, after the line `# @package _global_`"),
     ],
@@ -135,7 +135,7 @@ def test_a_value_left_open_may_come_from_a_later_file(refusal: Callable[..., str
         ("optimizer.lr=abc", "this takes a number (now 0.05), not a string"),
         ("compile=3", "this takes a string (now null), not a number"),
         ("seed=-1", "must be a whole number of at least 0"),
-        ("data.augment=None", "None is a word here; write"),
+        ("data.augment=None", "None is read as a string; write"),
     ],
 )
 def test_a_prefix_skips_no_check_of_a_value(prefix: str, setting: str, kind: str) -> None:

@@ -75,18 +75,18 @@ def test_each_monitor_has_its_own_mode() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("monitor=val_acc mode=min", "mode=min: the more val_acc the better; set mode=max, or leave it out"),
-        ("mode=max", "mode=max: the less val_loss the better; set mode=min, or leave it out"),
+        ("monitor=val_acc mode=min", "mode=min: higher val_acc is better; set mode=max, or leave it out"),
+        ("mode=max", "mode=max: lower val_loss is better; set mode=min, or leave it out"),
         ("mode=down", "mode=down: must be min or max"),
         (
             "callbacks.early_stopping.monitor=val_acc callbacks.early_stopping.mode=min",
-            "callbacks.early_stopping.mode=min: the more val_acc the better; set callbacks.early_stopping.mode=max",
+            "callbacks.early_stopping.mode=min: higher val_acc is better; set callbacks.early_stopping.mode=max",
         ),
-        ("scheduler=plateau scheduler.mode=max", "scheduler.mode=max: the less val_loss the better"),
+        ("scheduler=plateau scheduler.mode=max", "scheduler.mode=max: lower val_loss is better"),
         (
             "monitor=val_cm +task.metrics.cm._target_=torchmetrics.classification.MulticlassConfusionMatrix "
             "+task.metrics.cm.num_classes=10",
-            "monitor=val_cm: whether less or more of it is better is not known; set mode=min or mode=max",
+            "monitor=val_cm: it is unknown whether lower or higher is better; set mode=min or mode=max",
         ),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_search_by_accuracy_maximizes_it(cli: Callable[..., Result], tmp_path:
 
 
 def test_a_search_goes_by_one_metric() -> None:
-    with pytest.raises(InputError, match=r"^monitor=val_acc,val_loss: a search goes by one metric alone"):
+    with pytest.raises(InputError, match=r"^monitor=val_acc,val_loss: a search optimizes only one metric"):
         make_plan(["-m", "hydra/sweeper=optuna", "monitor=val_loss,val_acc"], CONF)
     grid = make_plan(["-m", "monitor=val_loss,val_acc"], CONF)
     assert not any("sweeper.mode" in each for each in grid.arguments)

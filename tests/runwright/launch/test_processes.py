@@ -278,7 +278,7 @@ def test_torchrun_restarts_from_the_last_checkpoint(tmp_path: Path, cli: Callabl
     options = [*SMALL, "model.dropout=0", "trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=two", "resume=auto"]
     done = torchrun(tmp_path, *options, "+callbacks.fault._target_=faults.FailsOnce", restarts=1)
     assert done.returncode == 0, done.stderr
-    assert "goes on after step 41 (epoch 1)" in done.stdout
+    assert "resumes after step 41 (epoch 1)" in done.stdout
     one = cli(*SMALL, "trainer.accelerator=cpu", "hydra.run.dir=one")
     two = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert two["test"] == pytest.approx(one.metrics["test"], rel=1e-4)

@@ -45,11 +45,11 @@ def spoiled(what: str) -> list[str]:
     ("what", "step", "expected"),
     [
         ("loss", 13, ["step 14: the loss is", "first layer affected: model.hidden_0"]),
-        ("loss", 31, ["step 32: the loss is"]),  # after the last look but one
+        ("loss", 31, ["step 32: the loss is"]),  # after the second to last check
         (
             "gradient",
             32,
-            ["step 33: the gradient is not finite", "first layer affected: model.output"],
+            ["step 33: the weights are not finite", "first layer affected: model.output"],
         ),  # the last step
         ("val_loss", 22, ["epoch 1: val_loss is nan"]),
     ],

@@ -231,8 +231,8 @@ def test_init_from_starts_from_the_weights_that_fit_and_lists_the_others(cli, mo
     other = cli(*IRIS, *still, "model.hidden=[200,7]")
     new = torch.load(other.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(old["model.hidden_0.weight"], new["model.hidden_0.weight"])
-    assert re.search(r"not there: .*hidden_1.weight \(7, 200\)", other.out)
-    assert re.search(r"not taken: .*hidden_1.weight \(200, 200\)", other.out)
+    assert re.search(r"newly initialised: .*hidden_1.weight \(7, 200\)", other.out)
+    assert re.search(r"not used: .*hidden_1.weight \(200, 200\)", other.out)
 
 
 def test_init_from_refuses_what_fits_nowhere(cli, moved, tmp_path):

@@ -227,7 +227,7 @@ def test_a_run_that_did_not_finish_says_so(tmp_path: Path, error: str, said: str
         (["0,0,-1,-2", "1,1,-2,-4", "2,2,-3,-3"], "lowest after epoch 2, -4.00, and 1.00 higher at the end"),
         (["0,0,1,1", "1,1,0.5,0", "2,2,0.25,1"], "lowest after epoch 2, 0, and 1.00 higher at the end"),
         (["0,0,1,1", "1,1,2,2", "2,2,3,3"], "but the training loss rose as well"),
-        (["0,0,1.7e308,1", "1,1,1,2"], "this run has recorded too few"),
+        (["0,0,1.7e308,1", "1,1,1,2"], "has recorded too few epochs"),
         ([f"{i},{i},{2.31 - i / 1000},1" for i in range(5)], "it hardly learned"),
     ],
 )
@@ -244,7 +244,7 @@ def test_a_run_that_failed_before_its_first_validation_is_not_one_without(tmp_pa
     (folder / "error.txt").write_text("step 3: the loss is nan; first layer affected: model.output\n")
     text = Page(write_report(folder)).text
     assert "Without a validation set" not in text
-    assert "which a lower rate most often prevents" in text
+    assert "which a lower rate usually prevents" in text
     assert "It fails in the same way again" in text
 
 
@@ -281,7 +281,7 @@ def test_the_report_of_a_sweep_holds_the_means_and_spreads_of_its_settings(tmp_p
     [
         ({0.1: (0.2, 0.3, 0.4), 0.01: (1.1, 1.2, 1.3)}, "more than the seeds differ by chance"),
         ({0.1: (0.2, 0.3, 0.4), 0.01: (0.5, 0.3, 0.2)}, "that may well be luck"),
-        ({0.1: (0.2,), 0.01: (0.3,)}, "it cannot be told whether that is luck"),
+        ({0.1: (0.2,), 0.01: (0.3,)}, "one run per setting cannot show whether that is luck"),
         ({0.1: (0.2, 0.4)}, "Over 2 seeds it goes from 0.200 to 0.400, with a standard deviation of 0.14"),
     ],
 )

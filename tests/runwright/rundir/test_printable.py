@@ -163,7 +163,7 @@ def test_what_a_run_says_is_clean(is_terminal, monkeypatch, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(archive({"state_dict": state}))
     said = logged(lambda: list(map(log.info, start_from(model, tmp_path))), is_terminal, monkeypatch)
-    assert "not taken" in said
+    assert "not used" in said
     assert is_clean(said)
 
 

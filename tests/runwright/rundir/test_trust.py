@@ -41,15 +41,6 @@ def stranger(made: Path, tmp_path: Path):
     return change
 
 
-@pytest.fixture(scope="module")
-def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project's conf/ that lists modules of the tests beside the project's own package."""
-    folder = tmp_path_factory.mktemp("conf")
-    listed = {"packages": [PACKAGE, "own_parts", "toy"], "functions": ["own_parts"]}
-    (folder / "trusted.yaml").write_text(yaml.safe_dump(listed))
-    return folder
-
-
 def judge(run_dir: Path, conf: Path, to_train: bool = False) -> None:
     check_objects(run_dir, read_config(run_dir, conf, to_train), conf, to_train)
 
@@ -106,20 +97,20 @@ PLACES = (
 
 
 @pytest.mark.parametrize("target", HOSTILE.values(), ids=HOSTILE)
-def test_what_may_not_be_built_is_refused_wherever_it_stands(stranger, conf, target):
+def test_what_may_not_be_built_is_refused_wherever_it_stands(stranger, own_conf, target):
     value = {"_target_": target, "_args_": ["true"], "_partial_": True, "_recursive_": False}
     forms = {"_target_": target, "hidden": [value], "more": {"a": [{"b": value}]}, "_args_": [[value]]}
     for place in PLACES:
         run_dir = stranger(place, forms.get(place.rpartition(".")[2], value))
         for to_train in (False, True):
             with pytest.raises(InputError, match=r"not a class that a recorded run may be built of|no interpolations"):
-                judge(run_dir, conf, to_train)
+                judge(run_dir, own_conf, to_train)
 
 
-def test_a_function_of_a_listed_module_may_be_called_outside_of_the_parts(stranger, conf):
-    judge(stranger("scheduler.factory", {"_target_": "own_parts.read"}), conf, to_train=True)
+def test_a_function_of_a_listed_module_may_be_called_outside_of_the_parts(stranger, own_conf):
+    judge(stranger("scheduler.factory", {"_target_": "own_parts.read"}), own_conf, to_train=True)
     with pytest.raises(InputError):
-        judge(stranger("scheduler.factory", {"_target_": "toy.make_run"}), conf, to_train=True)
+        judge(stranger("scheduler.factory", {"_target_": "toy.make_run"}), own_conf, to_train=True)
 
 
 WRITING = [
@@ -137,20 +128,20 @@ WRITING = [
 
 
 @pytest.mark.parametrize("target", WRITING)
-def test_training_from_a_run_judges_all_of_it(stranger, conf, target):
+def test_training_from_a_run_judges_all_of_it(stranger, own_conf, target):
     for key in ("optimizer", "scheduler.factory", "callbacks.x", "logger.x", "trainer.plugins", "x"):
         run_dir = stranger(key, {"_target_": target, "x": "true"})
-        judge(run_dir, conf)  # none of it is built where a run is only reopened
+        judge(run_dir, own_conf)  # none of it is built where a run is only reopened
         with pytest.raises(InputError):
-            judge(run_dir, conf, to_train=True)
+            judge(run_dir, own_conf, to_train=True)
 
 
-def test_a_name_is_judged_before_anything_is_imported(stranger, conf, tmp_path, monkeypatch):
+def test_a_name_is_judged_before_anything_is_imported(stranger, own_conf, tmp_path, monkeypatch):
     (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / MARK)!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("hostile.Model", "torch.nn.hostile", "own_parts.__main__", "torch.nn.__main__.x"):
         with pytest.raises(InputError):
-            judge(stranger("model._target_", name), conf, to_train=True)
+            judge(stranger("model._target_", name), own_conf, to_train=True)
     assert not (tmp_path / MARK).exists()
 
 

@@ -183,7 +183,7 @@ def test_a_checkpoint_that_inflates_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("archive/data.pkl", bytes(10_000_000))
     path.write_bytes(checkpoint.seal(buffer.getvalue()))
-    monkeypatch.setattr(checkpoint, "_most", lambda: 1_000_000)
+    monkeypatch.setattr(checkpoint, "_largest", lambda: 1_000_000)
     with pytest.raises(DamagedCheckpointError, match="takes more than 1,000,000 bytes"):
         read_checkpoint(path)
 

@@ -111,33 +111,28 @@ def test_a_recorded_place_is_refused(tmp_path, key):
     node[last] = PLACES[key]
     (run_dir / "config.yaml").write_text(yaml.safe_dump(content))
     read_config(run_dir, CONF)  # none of it is built where a run is only looked at
-    with pytest.raises(InputError, match="its own directory alone"):
+    with pytest.raises(InputError, match="only into its own directory"):
         read_config(run_dir, CONF, to_train=True)
 
 
-def test_a_library_behind_a_name_of_the_projects_is_still_the_librarys(tmp_path, monkeypatch):
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
-    import litmlp.callbacks.max_norm as module
-
-    monkeypatch.setattr(module, "ModelCheckpoint", ModelCheckpoint, raising=False)
+def test_a_library_behind_a_name_of_the_projects_is_still_the_librarys(tmp_path, own_conf):
     run_dir = recorded(tmp_path / "run")
     content = yaml.safe_load((run_dir / "config.yaml").read_text())
-    place = {"_target_": "litmlp.callbacks.max_norm.ModelCheckpoint", "dirpath": "elsewhere"}
+    place = {"_target_": "own_parts.ModelCheckpoint", "dirpath": "elsewhere"}
     content["callbacks"]["mine"] = place
     (run_dir / "config.yaml").write_text(yaml.safe_dump(content))
-    cfg = read_config(run_dir, CONF, to_train=True)
-    with pytest.raises(InputError, match="its own directory alone"):
-        check_objects(run_dir, cfg, CONF, to_train=True)
+    cfg = read_config(run_dir, own_conf, to_train=True)
+    with pytest.raises(InputError, match="only into its own directory"):
+        check_objects(run_dir, cfg, own_conf, to_train=True)
 
 
 @pytest.mark.parametrize("value", ["a word", "norm/all", 3, None])
-def test_a_class_of_the_projects_own_may_be_told_anything_plain(tmp_path, value):
+def test_a_class_of_the_projects_own_may_be_told_anything_plain(tmp_path, own_conf, value):
     run_dir = recorded(tmp_path / "run")
     content = yaml.safe_load((run_dir / "config.yaml").read_text())
-    content["callbacks"]["mine"] = {"_target_": "litmlp.callbacks.max_norm.MaxNorm", "pattern": value}
+    content["callbacks"]["mine"] = {"_target_": "own_parts.FocalLoss", "gamma": value}
     (run_dir / "config.yaml").write_text(yaml.safe_dump(content))
-    check_objects(run_dir, read_config(run_dir, CONF, to_train=True), CONF, to_train=True)
+    check_objects(run_dir, read_config(run_dir, own_conf, to_train=True), own_conf, to_train=True)
 
 
 REPEATED = [

@@ -215,7 +215,7 @@ def test_a_run_that_another_process_has_just_finished_is_left_alone(
     metrics = (cli(*SMALL).run_dir / "metrics.json").read_bytes()
     run_dir = interrupted(3, signal.SIGTERM, *SMALL)
     finish = lambda folder: (run_dir / "metrics.json").write_bytes(metrics) > 0  # noqa: E731
-    monkeypatch.setattr("runwright.training.record._locked", finish)  # while this one waits
+    monkeypatch.setattr("runwright.training.record._try_lock", finish)  # while this one waits
     result = cli(f"resume={run_dir}")
     assert (result.status, result.err) == (2, f"{run_dir}: another process has just finished this run\n")
     assert (run_dir / "metrics.json").read_bytes() == metrics
@@ -305,12 +305,13 @@ def test_what_may_not_change_is_named(
 
 
 def test_a_run_that_is_within_an_epoch_is_made_no_shorter_than_it_is(
-    cli: Callable[..., Result], interrupted: Callable[..., Path]
+    cli: Callable[..., Result], interrupted: Callable[..., Path], whole_of: Callable[..., dict[str, Any]]
 ) -> None:
     run_dir = interrupted(15, signal.SIGTERM, *SMALL)
-    assert "has trained for 16 steps, and begun" in cli(f"resume={run_dir}", "trainer.max_steps=16").err
+    shorter = cli(f"resume={run_dir}", "trainer.max_steps=16")
+    assert "has trained for 16 steps, and needs at least one more" in shorter.err
     assert cli(f"resume={run_dir}", "trainer.max_steps=17").status == 0
-    assert not list(differences(left_by(run_dir), left_by(cli(*SMALL, "trainer.max_steps=17").run_dir)))
+    assert not list(differences(left_by(run_dir), whole_of(*SMALL, "trainer.max_steps=17")))
 
 
 def test_auto_starts_a_run_and_goes_on_with_it(
@@ -319,7 +320,7 @@ def test_auto_starts_a_run_and_goes_on_with_it(
     command = [*SMALL, "seed=null", "hydra.run.dir=here", "resume=auto"]
     run_dir = interrupted(15, signal.SIGTERM, *command)
     assert run_dir == tmp_path / "here"
-    assert "goes on after step 16" in cli(*command).out
+    assert "resumes after step 16" in cli(*command).out
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["steps"] == 33
     assert "is finished" in cli(*command).out
@@ -393,8 +394,8 @@ def test_a_second_signal_ends_at_once(process: Callable[..., Result], once: None
     args = [*ONCE_ARGS, "+callbacks.once.signals=2"]
     result = process(*args)
     assert result.status == -signal.SIGTERM
-    assert "another one ends at once" in result.err
-    assert "goes on after step 11" in process(*args).out
+    assert "a second signal ends the run at once" in result.err
+    assert "resumes after step 11" in process(*args).out
 
 
 @pytest.mark.slow
