@@ -80,7 +80,7 @@ def test_a_task_that_lacks_members_is_refused_by_their_names(fork: Callable[...,
     result = fork(*FAST, "task=unfinished")
     assert (result.status, result.run_dirs) == (2, [])
     (line,) = result.err.splitlines()
-    missing = "check, epoch_state, load_epoch_state, metric_keys, outputs_are, predictions"
+    missing = "check, epoch_state, load_epoch_state, metric_keys, mode_of, outputs_are, predictions"
     assert line.startswith(f"task: own_parts.Unfinished lacks {missing}; runwright.contracts.Task says")
 
 
