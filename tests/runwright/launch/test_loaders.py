@@ -83,7 +83,7 @@ def test_a_validation_set_of_unknown_length_is_one(own: Callable[..., Result]) -
     assert "val_loss" in own("data=Own", "data.val=stream").metrics["fit"]
     refused = own("data=Own", "data.val=stream", "trainer.limit_val_batches=0.5")
     assert refused.status == 2
-    assert refused.err.startswith("trainer.limit_val_batches=0.5: the number of batches is not known")
+    assert refused.err.startswith("trainer.limit_val_batches=0.5: the number of batches is unknown")
 
 
 def test_data_that_define_no_loaders(own: Callable[..., Result]) -> None:
@@ -127,7 +127,7 @@ def test_a_sweeps_table_is_shown_where_it_cannot_be_written(
     monkeypatch.setattr("runwright.launch.application.write_summary", full)
     small = ["data=iris", *BY_TRAINING, "logger=none", "trainer.max_epochs=1", "hydra.sweep.dir=here"]
     made = cli("-m", *small, "seed=1,2")
-    assert "here/summary.json: No space left on device: this table is not in it" in made.err
+    assert "here/summary.json: No space left on device: the table below is not saved" in made.err
     assert "Traceback" not in made.err
     assert "train_loss" in made.out
     assert len(made.run_dirs) == 2
