@@ -163,7 +163,7 @@ BEFORE_THE_FIRST_STEP = {
     "data.val_size=5": ["data.val_size=5", "10"],
     "scheduler=plateau_per_batch scheduler.monitor=val_loss": ["scheduler.monitor=val_loss"],
     "trainer.limit_val_batches=0": ["monitor=val_loss", "trainer.limit_val_batches=0"],
-    "trainer.limit_val_batches=0.5": ["trainer.limit_val_batches=0.5", "none of the 1 batches"],
+    "trainer.limit_val_batches=0.5": ["trainer.limit_val_batches=0.5", "of 1 batches leaves none"],
     "task.metrics.acc.average=null": ["task.metrics.acc", "10 elements"],
 }
 TABLES = {**COMMAND_LINE, **CHOICES, **KEYS, **KINDS, **RANGES, **BEFORE_THE_FIRST_STEP}
