@@ -368,7 +368,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None], str]] = 
         "train",
         ("init_from=RUN", "model.hidden=[]"),
         nothing,
-        "no weight there fits",
+        "no weight matches",
     ),
 }
 
