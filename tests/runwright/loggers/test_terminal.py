@@ -24,7 +24,7 @@ def test_what_differs_from_the_defaults_is_said_first(cli: Callable[..., Result]
 
 def test_a_default_that_follows_another_value_does_not_differ(cli: Callable[..., Result]) -> None:
     differences = cli(*SMALL, "seed=3", "monitor=val_acc", "mode=max").metrics["differences"]
-    assert differences.keys() == {"seed", "monitor", "mode", "trainer.max_epochs", "trainer.limit_train_batches"}
+    assert differences.keys() == {"seed", "monitor", "trainer.max_epochs", "trainer.limit_train_batches"}
 
 
 def test_callbacks_that_are_added_or_left_out_differ(cli: Callable[..., Result]) -> None:
