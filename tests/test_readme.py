@@ -115,7 +115,7 @@ def test_the_parts_that_a_page_adds_train_together(
     cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = re.findall(r"```(?:yaml|python)\n# (\S+)\n(.*?)```", EXTENDING, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     for path, text in blocks:
         file = tmp_path / "mine" / path
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,13 @@
 """A run whose numbers go wrong does not go on in silence."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Result
+from conftest import CONF, Result
 from lightning import Callback, LightningModule, Trainer
 
 from runwright.loop.nonfinite import NonFinite
@@ -72,9 +73,11 @@ def test_the_last_checkpoint_is_good_and_goes_on(cli: Callable[..., Result], mon
     assert torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 13
     assert not (run_dir / "metrics.json").exists()
     monkeypatch.setattr(Spoil, "step", -1)
-    read = trust.read_trusted
-    monkeypatch.setattr(trust, "read_trusted", lambda conf: trust.Trusted((*read(conf).packages, __name__), ()))
-    assert cli(f"resume={run_dir}").status == 0
+    listed = trust.read_trusted(CONF)
+    monkeypatch.setattr(trust, "read_trusted", lambda conf: replace(listed, packages=(*listed.packages, __name__)))
+    result = cli(f"resume={run_dir}")
+    assert result.status == 0, result.err
+    assert torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 33
     assert not (run_dir / "error.txt").exists()
 
 

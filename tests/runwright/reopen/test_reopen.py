@@ -14,7 +14,12 @@ from conftest import Result, archive, class_of, run_dirs
 from PIL import Image
 
 FAST = ("trainer.max_epochs=2", "trainer.limit_train_batches=5")
-NAMED = (*FAST, "callbacks.best_checkpoint.filename=top", "optimizer.lr=4")  # so high that the first is the best
+FALLING = (
+    "+task.metrics.mean._target_=torchmetrics.aggregation.MeanMetric",
+    "monitor=val_mean",
+    "mode=max",
+)  # the loss
+NAMED = (*FAST, "callbacks.best_checkpoint.filename=top", *FALLING)  # the first epoch's is the best
 IRIS = ("data=iris", "data.normalize=fit", "callbacks=no_validation", "monitor=train_loss", *FAST)
 LINEAR = ("data=linear", "task=regression", "callbacks=no_validation", "monitor=train_loss", *FAST)
 

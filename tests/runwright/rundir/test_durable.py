@@ -126,6 +126,5 @@ def test_an_error_without_a_file_is_told_by_the_one_before_it() -> None:
     first, second = OSError(28, "No space left on device", "run/best.ckpt"), OSError(28, "No space left on device")
     second.__context__ = first
     assert sentence(second) == sentence(first) == "run/best.ckpt: No space left on device"
-    first.__context__ = None
     assert sentence(OSError(28, "No space left on device")) == "No space left on device: a file could not be written"
     assert sentence(OSError(5, "Input/output error")) is None
