@@ -33,6 +33,7 @@ from runwright.launch.rendezvous import train_other_rank
 from runwright.launch.sharing import check_launcher, remove_slots
 from runwright.rundir.create import Created, check_free
 from runwright.rundir.files import CONFIG, ERROR, LOG, MULTIRUN, SUMMARY, SWEEP
+from runwright.rundir.read import read_overrides
 from runwright.rundir.trust import check_links, check_objects
 from runwright.signals import Interrupted
 from runwright.sweeps.leaderboard import compare, find_runs
@@ -98,8 +99,11 @@ def make_plan(arguments: Sequence[str], conf: Path) -> Plan:
     if command.is_question:
         return Plan([*command.flags, *command.overrides], None)
     if command.recorded is not None:
-        _, values = command.recorded
-        values = _linked(values, command.overrides) if command.repeats else values
+        run_dir, values = command.recorded
+        if command.repeats:
+            values = _linked(values, command.overrides)
+            if not any(each.startswith("num_threads=") for each in read_overrides(run_dir)):
+                values.num_threads = "auto"  # the recorded number is of the recorded values
         ConfigStore.instance().store("recorded", OmegaConf.to_container(values))
     folder = conf if command.config_path is None else Path(sys.argv[0]).resolve().parent / command.config_path
     extra = None if command.config_dir is None else str(Path(command.config_dir).resolve())
@@ -157,8 +161,10 @@ def _check_jobs(jobs: Sequence[Job], command: Command) -> set[tuple[str, str]]:
     Returns:
         The monitored metrics, each with its mode.
     """
+    from runwright.loop.quiet import quiet_libraries
     from runwright.training.build import construct  # imports torch, which a sweep needs anyway
 
+    quiet_libraries()
     goals = set()
     for i, job in enumerate(jobs):
         cfg = job.compose(command.config_name)
@@ -216,19 +222,19 @@ def _sweep(main: Callable[[], Any], plan: Plan) -> None:
     created = Created(plan.directory)
     record_command(plan.directory, plan.command, is_new=not plan.may_be_there)
     status: Any = 0
+    runs: list[Path] = []
     try:
         main()
     except SystemExit as end:
         status = end.code
     finally:
         remove_slots(plan.directory)
-    if isinstance(status, int) and status > 128:  # ended by a signal; a job has printed how to resume
-        sys.exit(status)
-    runs = find_runs([plan.directory])
-    if runs:
+        runs = find_runs([plan.directory])
+        if not runs:
+            created.remove([SWEEP, MULTIRUN])
+    is_signal = isinstance(status, int) and status > 128  # a job has printed how to resume
+    if runs and not is_signal:
         _print_leaderboard(plan.directory, runs, plan.with_report)
-    else:
-        created.remove([SWEEP, MULTIRUN])
     sys.exit(status)
 
 

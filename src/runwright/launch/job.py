@@ -150,10 +150,13 @@ def num_processes(cfg: DictConfig) -> int:
         if devices > (num_cores := os.cpu_count() or 1):  # there are fewer GPUs than cores
             raise InputError(f"trainer.devices={devices}: this machine has {num_cores} CPU cores")
         return devices
-    if devices is None or cfg.trainer.get("accelerator") == "cpu":
+    if devices is None or (devices == "auto" and cfg.trainer.get("accelerator") == "cpu"):
         return 1
     from lightning import Trainer
 
+    from runwright.loop.quiet import quiet_libraries
+
+    quiet_libraries()
     with error_context(cfg, "trainer", (f"trainer.devices={devices}",)):
         return Trainer(accelerator=cfg.trainer.get("accelerator", "auto"), devices=devices, barebones=True).num_devices
     raise AssertionError  # for mypy: the context manager re-raises every error

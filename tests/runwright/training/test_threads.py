@@ -1,9 +1,12 @@
 """The number of threads follows from the configuration, and is recorded."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from conftest import Result
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -58,3 +61,17 @@ def test_the_environment_says_more_than_the_work(monkeypatch: pytest.MonkeyPatch
 def test_what_is_no_number_of_threads_is_refused(wanted: object) -> None:
     with pytest.raises(InputError, match=r"num_threads=.*: must be auto, or a whole number of at least 1"):
         threads.set_num_threads(OmegaConf.create({"num_threads": wanted}), SMALL, 32)
+
+
+def test_a_repeated_run_counts_its_own_work(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    quick = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "test=false"]
+    small = cli(*quick, "model.hidden=[8]", "hydra.run.dir=small").run_dir
+    large = cli("from=small", "model.hidden=[1000,1000]", "data.batch_size=200", "hydra.run.dir=large").run_dir
+    typed = cli(*quick, "num_threads=3", "hydra.run.dir=typed").run_dir
+    again = cli("from=typed", "model.hidden=[8]", "hydra.run.dir=again").run_dir
+    numbers = [
+        yaml.safe_load((each / "config.yaml").read_text())["num_threads"] for each in (small, large, typed, again)
+    ]
+    assert numbers == [1, 4, 3, 3]
