@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bits import differences, left_by
-from kill import RUN, attempt
+from kill import ALIKE, LONG, attempt
 
 from runwright.loop.checkpoints import LastCheckpoint
 
@@ -58,7 +58,7 @@ def main(folder: Path) -> int:
     disk.mkdir()
     whole = folder / "whole"
     whole.mkdir()
-    assert run(whole, [*RUN, *ours])[0] == 0
+    assert run(whole, [*LONG, *ALIKE, *ours])[0] == 0
     faults: dict[str, tuple[Callable[[], object], Callable[[], object], str]] = {
         "full": (partial(fill, disk), (disk / "filler").unlink, "No space left on device"),
         "gone": (
@@ -72,7 +72,7 @@ def main(folder: Path) -> int:
         store.mkdir()
         mount("-t", "tmpfs", "-o", "size=2m", "tmpfs", str(store))
         mount("--bind", str(store), str(disk))
-        status, said = run(folder, [*RUN, *ours], act)
+        status, said = run(folder, [*LONG, *ALIKE, *ours], act)
         print(f"{name}: ended with {status}: {said}", file=sys.stderr)
         failed |= status != 1 or expected not in said
         mend()

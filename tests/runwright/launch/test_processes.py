@@ -140,7 +140,9 @@ import torch
 from lightning import Callback, LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-class Own(LightningDataModule):
+from runwright.contracts import Data
+
+class Own(LightningDataModule, Data):
     sample_shape, num_outputs = (1,), 2
 
     def __init__(self, batch_size, **options):

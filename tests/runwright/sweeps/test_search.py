@@ -136,7 +136,7 @@ def test_a_killed_search_goes_on_in_the_midst_of_its_trial(cli: Callable[..., Re
     assert states_of(tmp_path / "here") == ["COMPLETE", "RUNNING"]
     result = cli(*LR, *args)
     assert result.status == 0, result.err
-    assert "trial 1 was interrupted and goes on" in result.out
+    assert "trial 1 was interrupted and is resumed" in result.out
     assert "RUNNING" not in states_of(tmp_path / "here")
     whole = cli(*LR, *args, "hydra.sweep.dir=whole").run_dirs
     assert [overrides_of(tmp_path / "here" / run_dir.name) for run_dir in whole] == [overrides_of(d) for d in whole]
