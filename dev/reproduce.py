@@ -17,6 +17,7 @@ from reproduce_page import DROPOUT, OVERFIT, WITHOUT, draw, findings, metrics_of
 
 from runwright.config.arguments import Parser
 from runwright.config.walk import quoted
+from runwright.rundir.files import MULTIRUN, REPORT, SUMMARY, SUMMARY_TABLE, SWEEP, SWEEP_PICTURE
 from runwright.rundir.read import read_provenance
 from runwright.sweeps.leaderboard import Row, compare, find_runs
 
@@ -165,6 +166,15 @@ def run_missing(folder: Path, overrides: list[str], key: str, values: Sequence[o
         return 0
     for value in missing:
         shutil.rmtree(folder / f"{key}={value}", ignore_errors=True)
+    for name in (
+        SWEEP,
+        MULTIRUN,
+        SUMMARY,
+        SUMMARY_TABLE,
+        REPORT,
+        SWEEP_PICTURE,
+    ):  # else the folder holds a sweep already
+        (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     choice = f"hydra:runtime.choices.{key}" if (PROJECT / "conf" / key).is_dir() else key
     where = [f"hydra.sweep.dir={quoted(str(folder))}", f"hydra.sweep.subdir='{key}=${{{choice}}}'"]

@@ -21,6 +21,8 @@ from runwright.rundir.durable import write
 from runwright.rundir.files import MULTIRUN
 from runwright.sweeps.names import job_name
 
+JOB_NUMBER = "${hydra:job.num}"  # the name that conf/hydra_settings.yaml leaves to the sweeper
+
 
 class GridSweeper(Sweeper):
     """Like Hydra's BasicSweeper, but the launcher alone composes each job, and a failed job does not stop the others.
@@ -55,7 +57,7 @@ class GridSweeper(Sweeper):
             results: list[JobReturn] = []
             for first in range(0, len(combinations), size or 1):
                 batch = enumerate(map(list, combinations[first : first + size]), first)
-                jobs = [[*job, subdir(number, job, directory)] for number, job in batch]
+                jobs = [[*job, *subdir(number, job, self.cfg)] for number, job in batch]
                 results += self.jobs.launch(jobs, initial_job_idx=first)
                 raise_if_debugged(results)
             raise_if_refused(results)
@@ -71,9 +73,11 @@ def merged(parser: OverridesParser, params: dict[Any, str], arguments: list[str]
     return [*parser.parse_overrides(own), *typed]
 
 
-def subdir(number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
-    """The override that names a job's directory."""
-    return f"hydra.sweep.subdir={quoted(job_name(number, overrides, sweep_dir))}"
+def subdir(number: int, overrides: Sequence[str], cfg: DictConfig) -> list[str]:
+    """The override that names a job's directory; none if the configuration or the user names it otherwise."""
+    if OmegaConf.to_container(cfg.hydra.sweep)["subdir"] != JOB_NUMBER:  # type: ignore[index, call-overload]
+        return []
+    return [f"hydra.sweep.subdir={quoted(job_name(number, overrides, Path(cfg.hydra.sweep.dir)))}"]
 
 
 def raise_if_debugged(results: Sequence[JobReturn]) -> None:

@@ -127,7 +127,7 @@ class OptunaSweeper(Sweeper):
 
     def _job(self, trial: "Trial | FrozenTrial", fixed: Sequence[str]) -> list[str]:
         overrides = [*fixed, *(f"{key}={value}" for key, value in trial.params.items()), "resume=auto"]
-        return [*overrides, subdir(trial.number, overrides, self.directory)]
+        return [*overrides, *subdir(trial.number, overrides, self.cfg)]
 
     def _next(self, claims: "_Claims") -> "list[Trial | FrozenTrial]":
         """Claim up to `num_parallel` trials: first interrupted ones, then new ones."""

@@ -66,7 +66,7 @@ class Recorder:
 @pytest.mark.parametrize("size", [None, 1, 4, 5])
 def test_a_grid_hands_all_combinations_to_the_launcher_in_their_order(tmp_path: Path, size: int | None) -> None:
     sweeper = GridSweeper(size, OmegaConf.create({"seed": "range(2)", "optimizer.lr": "1,2"}))
-    sweeper.cfg = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    sweeper.cfg = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path), "subdir": "${hydra:job.num}"}}})
     sweeper.parser, sweeper.jobs = OverridesParser.create(), Recorder()
     sweeper.sweep(["optimizer.lr=0.1,'0.2',3", "test=false"])  # replaces the configuration's values of the key
     jobs = [job for batch, _ in sweeper.jobs.batches for job in batch]
@@ -75,6 +75,11 @@ def test_a_grid_hands_all_combinations_to_the_launcher_in_their_order(tmp_path: 
     ]
     assert [job[3].startswith(f"hydra.sweep.subdir='{number}-") for number, job in enumerate(jobs)] == [True] * 6
     assert [first for _, first in sweeper.jobs.batches] == list(range(0, 6, size or 6))
+
+
+def test_jobs_are_called_as_the_user_says(cli: Callable[..., Result]) -> None:
+    result = cli("-m", *QUICK, "seed=1,2", "hydra.sweep.dir=here", "hydra.sweep.subdir='run of ${seed}'")
+    assert [path.name for path in result.run_dirs] == ["run of 1", "run of 2"]
 
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_extra(
