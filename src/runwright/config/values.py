@@ -71,7 +71,8 @@ def check_value(name: str, value: Any) -> None:
         return
     is_whole = isinstance(row.least, int)
     if not isinstance(value, int if is_whole else int | float) or not row.least <= value <= row.most:
-        most = f" and at most {row.most}" if row.most < 2**31 or (value > row.least and value > row.most) else ""
+        is_above = isinstance(value, int | float) and value > row.most
+        most = f" and at most {row.most}" if row.most < 2**31 or is_above else ""
         raise InputError(
             f"{name}={as_typed(value)}: must be a {'whole ' if is_whole else ''}number of at least {row.least:g}{most}"
         )
