@@ -24,6 +24,11 @@ def leaves_of(cfg: DictConfig, section: str) -> Iterator[tuple[str, Any]]:
         yield from leaves_of(cfg, f"{section}.{key!s}")
 
 
+def all_leaves(cfg: DictConfig) -> dict[str, Any]:
+    """The same for all sections of a configuration."""
+    return {key: value for section in cfg for key, value in leaves_of(cfg, str(section))}
+
+
 def as_typed(value: Any) -> str:
     """A value as it is typed on the command line."""
     if value is None:

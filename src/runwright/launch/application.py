@@ -26,7 +26,7 @@ from runwright.config.blame import error_context
 from runwright.config.errors import InputError, OccupiedError, printable, sentence
 from runwright.config.keys import KEYS, key
 from runwright.config.overrides import Job, check_overrides
-from runwright.config.walk import leaves_of, quoted
+from runwright.config.walk import all_leaves, quoted
 from runwright.launch.command import Command, parse
 from runwright.launch.job import num_processes
 from runwright.launch.rendezvous import train_other_rank
@@ -188,7 +188,7 @@ def _linked(recorded: DictConfig, overrides: Sequence[str]) -> DictConfig:
     monitor.
     """
     linked = recorded.copy()
-    leaves = dict(leaf for section in recorded for leaf in leaves_of(recorded, str(section)))
+    leaves = all_leaves(recorded)
     for name, value in leaves.items():
         source, monitor = key(name).follows, f"{name.removesuffix('mode')}monitor"
         if source == "mode" and leaves.get(monitor) != recorded.get("monitor"):

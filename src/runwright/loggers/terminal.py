@@ -15,7 +15,7 @@ from rich.tree import Tree
 
 from runwright.config.defaults import Differences
 from runwright.config.errors import printable
-from runwright.config.walk import as_typed, leaves_of
+from runwright.config.walk import all_leaves, as_typed
 from runwright.sweeps.names import is_job
 
 log = logging.getLogger(__name__)
@@ -46,16 +46,14 @@ def print_config(cfg: DictConfig, differences: Differences) -> None:
     """Print what `print_config` asks for: differences from the defaults (not in jobs of a sweep), or all values."""
     what = cfg.get("print_config") or "none"
     if what == "full":
-        tree = _tree("configuration", {**_leaves(cfg), **differences})
+        tree = _tree(
+            "configuration", {**{key: as_typed(value) for key, value in all_leaves(cfg).items()}, **differences}
+        )
         log.info(OmegaConf.to_yaml(cfg, resolve=True).rstrip(), extra={"shown": tree})
     elif what == "changes" and differences and not is_job():
         lines = [f"  {key}: {old} -> {new}" for key, (old, new) in differences.items()]
         tree = _tree("differs from the defaults", differences)
         log.info("\n".join(["differs from the defaults:", *lines]), extra={"shown": tree})
-
-
-def _leaves(cfg: DictConfig) -> dict[str, str]:
-    return {key: as_typed(value) for section in cfg for key, value in leaves_of(cfg, str(section))}
 
 
 def _tree(title: str, values: Mapping[str, str | tuple[str, str]]) -> Tree:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runwright.config.errors import InputError, OccupiedError
 from runwright.config.keys import COUNTED_LENGTHS, LENGTHS, may_change
-from runwright.config.walk import as_typed, leaves_of
+from runwright.config.walk import all_leaves, as_typed
 from runwright.loop.checkpoints import is_over
 from runwright.rundir.checkpoint import DamagedCheckpointError, read_checkpoint
 from runwright.rundir.durable import write
@@ -42,7 +42,7 @@ def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
     Raises:
         InputError: a value has changed that may not change when a run is resumed.
     """
-    before, after = _leaves(old), _leaves(new)
+    before, after = all_leaves(old), all_leaves(new)
     keys = [key for key in before | after if key != "resume" and before.get(key) != after.get(key)]
     found = {key: f"{as_typed(before.get(key))} -> {as_typed(after.get(key))}" for key in keys}
     refused = [key for key in keys if not may_change(key)]
@@ -56,10 +56,6 @@ def changes(run_dir: Path, old: DictConfig, new: DictConfig) -> dict[str, str]:
             lines.append(f"  (scheduler.{length}, which was not given, follows them)")
         raise InputError("\n".join([*lines, f"to start a new run with other values, use from={run_dir}"]))
     return found
-
-
-def _leaves(cfg: DictConfig) -> dict[str, Any]:
-    return {key: value for section in cfg for key, value in leaves_of(cfg, str(section))}
 
 
 def start(
